@@ -1,0 +1,151 @@
+"""What every generative model shares: its optimisers, its stages, its protocol."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparsegen.errors import DivergedError
+from sparsegen.events import Events
+
+__all__ = ["FitStage", "GradientStage", "Model", "Optimizers", "Stage"]
+
+
+class Optimizers:
+    """Named optimisers and the one way in which a model takes a step with them.
+
+    A model never calls ``backward`` itself, so that a trainer can put its own (mixed precision, gradient
+    synchronisation) in the place of the plain one.
+
+    Args:
+        optimizers: One optimiser a name, each over its own parameters.
+        backward: Called with the loss; ``Tensor.backward`` unless a trainer gives its own.
+        clip: Largest gradient norm, or None.
+        on_nonfinite: ``"raise"`` stops at a non-finite loss or gradient norm; ``"skip"`` leaves the step out and
+            counts it in ``skipped``.
+    """
+
+    def __init__(
+        self,
+        optimizers: Mapping[str, torch.optim.Optimizer],
+        backward: Callable[[Tensor], None] | None = None,
+        clip: float | None = None,
+        on_nonfinite: str = "raise",
+    ) -> None:
+        self._optimizers = dict(optimizers)
+        self._backward = backward or (lambda loss: loss.backward())
+        self.clip = clip
+        self.on_nonfinite = on_nonfinite
+        self.skipped = 0
+        self.norms: dict[str, float] = {}
+
+    def __getitem__(self, name: str) -> torch.optim.Optimizer:
+        return self._optimizers[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._optimizers)
+
+    def items(self) -> Iterable[tuple[str, torch.optim.Optimizer]]:
+        return self._optimizers.items()
+
+    def minimise(self, name: str, loss: Tensor) -> float:
+        """One step down ``loss`` (scalar) with the optimiser ``name``.
+
+        Returns:
+            The gradient norm before clipping.
+
+        Raises:
+            DivergedError: The loss or the gradient is not finite and ``on_nonfinite`` is ``"raise"``.
+        """
+        optimizer = self._optimizers[name]
+        optimizer.zero_grad(set_to_none=True)
+        self._backward(loss)
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.clip if self.clip is not None else math.inf))
+        self.norms[name] = norm
+        if not (math.isfinite(norm) and math.isfinite(float(loss.detach()))):
+            if self.on_nonfinite == "skip":
+                self.skipped += 1
+                return norm
+            raise DivergedError(
+                f"{name}: loss {float(loss.detach()):.4g} with gradient norm {norm:.4g} is not finite; "
+                "lower the learning rate, clip gradients (training.clip), or pass training.on_nonfinite=skip"
+            )
+        optimizer.step()
+        return norm
+
+
+@dataclass(frozen=True)
+class GradientStage:
+    """Passes over the data, one call of ``step`` a batch.
+
+    Args:
+        step: ``step(events, optimizers, generator) -> scalars``: one whole alternation on one batch.
+        name: How logs and checkpoints call the stage.
+        share: Its part of the run's epochs, relative to the other gradient stages.
+    """
+
+    step: Callable[[Events, Optimizers, torch.Generator], dict[str, Tensor]]
+    name: str = "train"
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
+class FitStage:
+    """A fit without gradient steps (a transport map, a multiplicity law, a latent mixture).
+
+    Args:
+        fit: ``fit(batches, generator) -> scalars``; ``batches()`` gives a fresh pass over the training data. What is
+            fitted lives in the model's state.
+        name: How logs and checkpoints call the stage.
+    """
+
+    fit: Callable[[Callable[[], Iterable[Events]], torch.Generator], dict[str, Any]]
+    name: str = "fit"
+
+
+Stage = GradientStage | FitStage
+
+
+class Model(nn.Module):
+    """A generative model: holds networks, computes its losses, samples.
+
+    A subclass sets ``stages`` (ordered) and ``optimized``: which child networks each optimiser moves. It never asks
+    which family a network is from.
+    """
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        return (GradientStage(self.step),)
+
+    @property
+    def optimized(self) -> Mapping[str, tuple[str, ...]]:
+        """Optimiser name -> names of the child modules whose parameters it moves."""
+        return {"model": tuple(name for name, _ in self.named_children())}
+
+    def step(self, events: Events, optimizers: Optimizers, generator: torch.Generator) -> dict[str, Tensor]:
+        """One whole alternation on one batch; returns detached scalars for the log."""
+        raise NotImplementedError(f"{type(self).__name__} has no gradient step")
+
+    def sample(
+        self,
+        n: int,
+        condition: Tensor | None = None,
+        *,
+        counts: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Events:
+        """Draws ``n`` events.
+
+        Args:
+            n: How many.
+            condition: ``(n, K)`` or None.
+            counts: Hits per event ``(n,)``; drawn from the fitted multiplicity law where it is not given.
+            generator: Source of randomness.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not sample")
