@@ -1,0 +1,196 @@
+"""Jets from Pythia 8 and FastJet, one seeded chunk at a time.
+
+References:
+    A comprehensive guide to the physics and usage of PYTHIA 8.3, Bierlich et al., 2022, https://arxiv.org/abs/2203.11601
+    FastJet user manual, Cacciari, Salam and Soyez, 2012, https://arxiv.org/abs/1111.6097
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsegen.errors import ConfigError, MissingExtraError, unknown_name
+
+__all__ = ["KINDS", "JetSettings", "chunk_seed", "make_chunk"]
+
+_HADRONIC_W = ("24:onMode=off", "24:onIfAny=1 2 3 4 5")
+_HADRONIC_Z = ("23:onMode=off", "23:onIfAny=1 2 3 4 5")
+
+KINDS: dict[str, tuple[str, ...]] = {
+    "gluon": ("HardQCD:gg2gg=on", "HardQCD:qqbar2gg=on"),
+    "quark": ("HardQCD:gg2qqbar=on", "HardQCD:qq2qq=on", "HardQCD:qqbar2qqbarNew=on"),
+    "top": ("Top:gg2ttbar=on", "Top:qqbar2ttbar=on", *_HADRONIC_W),
+    "w": ("WeakDoubleBoson:ffbar2WW=on", *_HADRONIC_W),
+    "z": ("WeakDoubleBoson:ffbar2gmZgmZ=on", "WeakZ0:gmZmode=2", *_HADRONIC_Z),
+}
+"""Pythia's settings by the parton that starts the jet."""
+
+_RESONANCE = {"top": 6, "w": 24, "z": 23}
+_NEUTRINOS = (12, 14, 16)
+_EVENTS_A_CALL = 100
+
+
+@dataclass(frozen=True)
+class JetSettings:
+    """Everything that decides which jets come out, but for the seed.
+
+    Args:
+        ecm: Centre-of-mass energy of the protons [GeV].
+        pt_hat: Window of the hard process' transverse momentum [GeV].
+        radius: Radius of the anti-kT jets.
+        jet_pt: Window of the jets' transverse momentum [GeV].
+        jet_eta: Largest absolute pseudorapidity of a jet.
+        particle_pt: Least transverse momentum of a constituent that is kept [GeV].
+        max_constituents: How many constituents are kept, hardest first.
+        extra: Further Pythia settings, ``"Key=value"``, applied last.
+    """
+
+    ecm: float = 13000.0
+    pt_hat: tuple[float, float] = (990.0, 1010.0)
+    radius: float = 0.8
+    jet_pt: tuple[float, float] = (800.0, 1600.0)
+    jet_eta: float = 2.5
+    particle_pt: float = 1.0
+    max_constituents: int = 100
+    extra: tuple[str, ...] = field(default=())
+
+    def pythia_lines(self, kind: str, seed: int) -> tuple[str, ...]:
+        """Every line that Pythia reads for this kind of jet."""
+        if kind not in KINDS:
+            raise ConfigError(unknown_name("kind of jet", kind, KINDS))
+        return (
+            "Print:quiet=on",
+            "Beams:idA=2212",
+            "Beams:idB=2212",
+            f"Beams:eCM={self.ecm:g}",
+            f"PhaseSpace:pTHatMin={self.pt_hat[0]:g}",
+            f"PhaseSpace:pTHatMax={self.pt_hat[1]:g}",
+            *KINDS[kind],
+            *self.extra,
+            "Random:setSeed=on",
+            f"Random:seed={seed}",
+        )
+
+
+def chunk_seed(seed: int, kind: str, chunk: int) -> int:
+    """Pythia's seed for one chunk: 1 to 900,000,000, the range that Pythia takes."""
+    digest = hashlib.sha256(f"{seed}/{kind}/{chunk}".encode()).digest()
+    return 1 + int.from_bytes(digest[:8], "little") % 900_000_000
+
+
+def _libraries() -> tuple[Any, Any, Any]:
+    try:
+        import awkward
+        import fastjet
+        import pythia8mc
+        import vector
+    except ImportError as error:
+        raise MissingExtraError(error.name or "pythia8mc", "pythia", "making jets") from None
+    vector.register_awkward()
+    return awkward, fastjet, pythia8mc
+
+
+def make_chunk(settings: JetSettings, kind: str, jets: int, seed: int) -> dict[str, NDArray[Any]]:
+    """Generate ``jets`` jets of one kind with a fresh, seeded Pythia.
+
+    Coordinates are relative to the jet: ``etarel = eta - eta_jet``, ``phirel = phi - phi_jet`` in (-pi, pi],
+    ``ptrel = pt / pt_jet``. Jet features are those of the whole jet, before constituents are cut.
+
+    Args:
+        settings: The physics and the cuts.
+        kind: A key of ``KINDS``; top, W and Z jets lie within the jet radius of the resonance.
+        jets: How many jets to return.
+        seed: Pythia's random seed, 1 to 900,000,000.
+
+    Returns:
+        ``counts (jets,)``, ``particles (N, 3)`` of etarel, phirel, ptrel, and ``jets (jets, 3)`` of pt, eta, mass.
+
+    Raises:
+        ConfigError: A setting that Pythia refuses.
+        MissingExtraError: The extra ``pythia`` is not installed.
+    """
+    awkward, fastjet, pythia8mc = _libraries()
+    pythia = pythia8mc.Pythia("", False)
+    for line in settings.pythia_lines(kind, seed):
+        if not pythia.readString(line):
+            raise ConfigError(f"Pythia refuses the setting {line!r}: see its manual for names and values")
+    if not pythia.init():
+        raise ConfigError(f"Pythia cannot start with {settings.pythia_lines(kind, seed)}")
+
+    definition = fastjet.JetDefinition(fastjet.antikt_algorithm, settings.radius)
+    parts: list[dict[str, NDArray[Any]]] = []
+    made = 0
+    while made < jets:
+        events = pythia.nextBatch(_EVENTS_A_CALL)
+        part = _cluster(awkward, fastjet, events, definition, settings, _RESONANCE.get(kind))
+        parts.append(part)
+        made += len(part["counts"])
+
+    counts = np.concatenate([part["counts"] for part in parts])[:jets]
+    return {
+        "counts": counts,
+        "particles": np.concatenate([part["particles"] for part in parts])[: counts.sum()],
+        "jets": np.concatenate([part["jets"] for part in parts])[:jets],
+    }
+
+
+def _cluster(
+    awkward: Any, fastjet: Any, events: Any, definition: Any, settings: JetSettings, resonance: int | None
+) -> dict[str, NDArray[Any]]:
+    record = events.prt
+    code = abs(record.id)
+    visible = record.status > 0
+    for neutrino in _NEUTRINOS:
+        visible = visible & (code != neutrino)
+    momenta = record.p[visible]
+    momenta = awkward.zip(
+        {"px": momenta.px, "py": momenta.py, "pz": momenta.pz, "E": momenta.e}, with_name="Momentum4D"
+    )
+
+    sequence = fastjet.ClusterSequence(momenta, definition)
+    jets = sequence.inclusive_jets(min_pt=settings.jet_pt[0])
+    index = sequence.constituent_index(min_pt=settings.jet_pt[0])
+    # Fields of a vector in FastJet's output are px, py, pz, E
+    keep = (jets.pt < settings.jet_pt[1]) & (abs(jets.eta) < settings.jet_eta)
+    if resonance is not None:
+        # Status 62 marks a resonance's last copy before it decays
+        parents = record.p[(code == resonance) & (abs(record.status) == 62)]
+        parents = awkward.zip(
+            {"px": parents.px, "py": parents.py, "pz": parents.pz, "E": parents.e}, with_name="Momentum4D"
+        )
+        pairs = awkward.cartesian({"jet": jets, "parent": parents}, nested=True)
+        keep = keep & awkward.any(pairs.jet.deltaR(pairs.parent) < settings.radius, axis=-1)
+    jets, index = jets[keep], index[keep]
+
+    # Flatten to numpy: one row a constituent, which knows its event's particle and its jet
+    per_event = awkward.to_numpy(awkward.num(jets))
+    sizes = awkward.to_numpy(awkward.flatten(awkward.num(index, axis=2)))
+    first = np.concatenate([[0], np.cumsum(awkward.to_numpy(awkward.num(momenta)))])[:-1]
+    particle = awkward.to_numpy(awkward.flatten(index, axis=None)) + np.repeat(np.repeat(first, per_event), sizes)
+    flat = awkward.flatten(momenta)
+    px, py, pz = (awkward.to_numpy(flat[name])[particle] for name in ("px", "py", "pz"))
+    jets = awkward.flatten(jets)
+    jet = np.stack([awkward.to_numpy(getattr(jets, name)) for name in ("pt", "eta", "mass", "phi")], axis=1)
+    owner = np.repeat(np.arange(len(sizes)), sizes)
+
+    pt = np.hypot(px, py)
+    eta = np.arcsinh(pz / pt)
+    phi = np.arctan2(py, px)
+    hard = pt > settings.particle_pt
+    order = np.lexsort((-pt[hard], owner[hard]))
+    owner, pt, eta, phi = (column[hard][order] for column in (owner, pt, eta, phi))
+    rank = np.arange(len(owner)) - np.searchsorted(owner, owner)
+    leading = rank < settings.max_constituents
+    owner, pt, eta, phi = (column[leading] for column in (owner, pt, eta, phi))
+
+    delta = np.mod(phi - jet[owner, 3] + np.pi, 2 * np.pi) - np.pi
+    return {
+        "counts": np.bincount(owner, minlength=len(jet)),
+        "particles": np.stack([eta - jet[owner, 1], delta, pt / jet[owner, 0]], axis=1),
+        "jets": jet[:, :3],
+    }

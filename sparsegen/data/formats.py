@@ -1,0 +1,76 @@
+"""The registry of file formats: one file of this folder registers each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import h5py
+
+from sparsegen.data.reader import Reader
+from sparsegen.errors import ConfigError, DataError
+from sparsegen.events import Events
+from sparsegen.registry import Registry
+
+__all__ = ["Format", "Write", "formats", "recognise"]
+
+
+class Write(Protocol):
+    """Writes events whole, or not at all."""
+
+    def __call__(self, events: Events, path: Path, overwrite: bool = False) -> None: ...
+
+
+@dataclass(frozen=True)
+class Format:
+    """One file format.
+
+    Args:
+        name: Its name in the registry.
+        description: One line for ``sparsegen list data``.
+        suffixes: File endings that it is written under, the first preferred.
+        matches: Whether a path's content is of this format; never raises on foreign content.
+        reader: Opens a path.
+        write: Writes events, where the format can be written.
+    """
+
+    name: str
+    description: str
+    suffixes: tuple[str, ...]
+    matches: Callable[[Path], bool]
+    reader: Callable[[Path], Reader]
+    write: Write | None = None
+
+
+formats = Registry[Format]("data format")
+
+
+def recognise(path: Path) -> Format:
+    """The one format that a path's content fits.
+
+    Raises:
+        DataError: The path does not exist, is damaged, or fits no format, or several.
+    """
+    if not path.exists():
+        raise DataError(f"{path}: no such file; check the path (run in {Path.cwd()})")
+    if path.is_file() and path.stat().st_size == 0:
+        raise DataError(f"{path}: the file is empty; copy or make it again")
+    if path.suffix in (".h5", ".hdf5"):
+        try:
+            with h5py.File(path, "r") as file:
+                keys = ", ".join(sorted(file))
+        except OSError as error:
+            raise DataError(f"{path}: not a readable HDF5 file ({error}); copy or make it again") from None
+    else:
+        keys = ""
+    found = [formats[name] for name in formats if formats[name].matches(path)]
+    if len(found) == 1:
+        return found[0]
+    known = ", ".join(formats)
+    if not found:
+        holds = f" with the keys {keys}" if keys else ""
+        raise DataError(f"{path}{holds}: content of no known format; pass format= one of {known}, or convert it")
+    names = ", ".join(f.name for f in found)
+    raise ConfigError(f"{path}: fits several formats ({names}); pass format= to choose")

@@ -1,0 +1,293 @@
+"""sparsegen's own file: ragged events in HDF5, checksummed, chunked, and known to be complete or not.
+
+Layout: datasets ``coords (N, D)``, ``features (N, C)``, ``offsets (B + 1,)``, ``ids (B,)`` and, where they exist,
+``condition (B, K)``, ``labels (B,)`` and ``split (B,)``. The root's attributes say what they mean: ``axes``, ``units``,
+``columns``, ``conditions``, ``classes``, ``splits``, ``grid`` and ``provenance`` as JSON, ``rows`` and ``hits`` as
+counts, ``checksums`` (SHA-256 of each dataset's bytes) and ``complete``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sparsegen.data.files import whole_file
+from sparsegen.data.formats import Format, formats
+from sparsegen.data.reader import HDF5Reader, require
+from sparsegen.errors import ConfigError, DataError, unknown_name
+from sparsegen.events import Column, Events
+from sparsegen.grid import Grid
+
+__all__ = ["RaggedReader", "RaggedWriter", "write_ragged"]
+
+_FORMAT = "sparsegen-ragged"
+_VERSION = 1
+_CHUNK_HITS = 16384
+_CHUNK_ROWS = 4096
+_BLOCK_HITS = 65536
+
+
+class RaggedWriter:
+    """Writes events batch by batch; the file appears under its name when it is complete.
+
+    Args:
+        path: The file to make.
+        overwrite: Whether an existing file may be replaced.
+        classes: Names of the classes that ``labels`` count.
+        splits: Names of the splits that ``split`` counts.
+        grid: Overrides the events' own grid.
+        provenance: Where the events come from; plain types.
+
+    Raises:
+        DataError: The file exists, or batches differ in what they hold.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "events.h5"
+        >>> hits = Events(torch.rand(3, 2), torch.rand(3, 1), torch.tensor([0, 1, 3]), axes="xy", columns=["energy"])
+        >>> with RaggedWriter(path) as writer:
+        ...     writer.append(hits)
+        ...     writer.append(hits)
+        >>> RaggedReader(path).rows
+        4
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        overwrite: bool = False,
+        classes: Sequence[str] = (),
+        splits: Sequence[str] = (),
+        grid: Grid | None = None,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self._overwrite = overwrite
+        self._classes = tuple(classes)
+        self._splits = tuple(splits)
+        self._grid = grid
+        self._provenance = dict(provenance or {})
+        self._stack = ExitStack()
+        self._hashes: dict[str, Any] = {}
+        self._like: Events | None = None
+        self._hits = 0
+
+    def __enter__(self) -> RaggedWriter:
+        part = self._stack.enter_context(whole_file(self.path, self._overwrite))
+        self._file = self._stack.enter_context(h5py.File(part, "w"))
+        self._file.attrs.update({"format": _FORMAT, "version": _VERSION, "complete": False})
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._stack:
+            if error is None:
+                self._finish()
+            else:
+                self._stack.__exit__(kind, error, trace)
+
+    def append(
+        self, events: Events, labels: NDArray[np.int64] | None = None, split: NDArray[np.int64] | None = None
+    ) -> None:
+        """Add events, with class indices ``labels (B,)`` and split indices ``split (B,)`` where the file has them."""
+        events = events.detach().to("cpu")
+        if self._like is None:
+            self._start(events)
+        self._compare(events)
+        given = {"labels": (labels, self._classes), "split": (split, self._splits)}
+        for key, (values, names) in given.items():
+            if (values is None) == bool(names) or (values is not None and len(values) != len(events)):
+                raise DataError(
+                    f"{self.path}: {key} for {0 if values is None else len(values)} of {len(events)} events"
+                    f" and the names {names}; give both or neither"
+                )
+        cells = events.is_cells
+        self._write("coords", events.coords.numpy().astype(np.int32 if cells else np.float32))
+        self._write("features", events.features.numpy().astype(np.float32))
+        self._write("offsets", events.offsets[1:].numpy() + self._hits)
+        self._write("ids", events.ids.numpy())
+        if events.condition is not None:
+            self._write("condition", events.condition.numpy().astype(np.float32))
+        if labels is not None:
+            self._write("labels", np.asarray(labels, dtype=np.int64))
+        if split is not None:
+            self._write("split", np.asarray(split, dtype=np.uint8))
+        self._hits += len(events.coords)
+
+    def _start(self, events: Events) -> None:
+        self._like = events[:0]
+        grid = self._grid or events.grid
+        units = grid.units if grid is not None else ("",) * len(events.axes)
+        columns = [{"name": c.name, "unit": c.unit, "additive": c.additive} for c in events.columns]
+        facts = {
+            "axes": list(events.axes),
+            "units": list(units),
+            "columns": columns,
+            "conditions": list(events.conditions),
+            "classes": list(self._classes),
+            "splits": list(self._splits),
+            "grid": None if grid is None else grid.to_dict(),
+            "provenance": self._provenance,
+        }
+        self._file.attrs.update({name: json.dumps(value) for name, value in facts.items()})
+        self._write("offsets", np.zeros(1, dtype=np.int64))
+
+    def _compare(self, events: Events) -> None:
+        assert self._like is not None
+        for name in ("axes", "columns", "conditions", "is_cells"):
+            first, other = getattr(self._like, name), getattr(events, name)
+            if first != other:
+                raise DataError(f"{self.path}: {name} differ between batches: {first} and {other}")
+
+    def _write(self, key: str, values: NDArray[Any]) -> None:
+        if key not in self._file:
+            rows = _CHUNK_HITS if key in ("coords", "features") else _CHUNK_ROWS
+            self._file.create_dataset(
+                key,
+                shape=(0, *values.shape[1:]),
+                maxshape=(None, *values.shape[1:]),
+                dtype=values.dtype.newbyteorder("<"),
+                chunks=(rows, *values.shape[1:]),
+                compression="gzip",
+                compression_opts=6,
+                shuffle=True,
+                fletcher32=True,
+            )
+            self._hashes[key] = hashlib.sha256()
+        data = self._file[key]
+        data.resize(len(data) + len(values), axis=0)
+        if len(values):
+            data[-len(values) :] = values
+        self._hashes[key].update(np.ascontiguousarray(values).tobytes())
+
+    def _finish(self) -> None:
+        if self._like is None:
+            raise DataError(f"{self.path}: no events were written; an empty data set is not kept")
+        self._file.attrs["rows"] = len(self._file["ids"])
+        self._file.attrs["hits"] = self._hits
+        self._file.attrs["checksums"] = json.dumps({key: value.hexdigest() for key, value in self._hashes.items()})
+        self._file.attrs["complete"] = True
+
+
+class RaggedReader(HDF5Reader):
+    """Reads sparsegen's own files.
+
+    Raises:
+        DataError: The file is incomplete, damaged or disagrees with itself.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        attributes = self.file.attrs
+        if not attributes.get("complete", False):
+            raise DataError(f"{path}: incomplete, its writer did not finish; make the file again")
+        if int(attributes["version"]) > _VERSION:
+            raise DataError(f"{path}: version {attributes['version']} of the format; this sparsegen reads {_VERSION}")
+        try:
+            facts = {name: json.loads(attributes[name]) for name in ("axes", "columns", "conditions", "classes")}
+            facts |= {name: json.loads(attributes[name]) for name in ("splits", "grid", "provenance", "checksums")}
+            self.rows, self.hits = int(attributes["rows"]), int(attributes["hits"])
+        except (KeyError, ValueError) as error:
+            raise DataError(f"{path}: attribute damaged or missing ({error}); make the file again") from None
+        self.axes = tuple(facts["axes"])
+        self.columns = tuple(Column(**column) for column in facts["columns"])
+        self.conditions = tuple(facts["conditions"])
+        self.classes = tuple(facts["classes"])
+        self.splits = tuple(facts["splits"])
+        self.grid = None if facts["grid"] is None else Grid.from_dict(facts["grid"])
+        self.provenance: dict[str, Any] = facts["provenance"]
+        self.checksums: dict[str, str] = facts["checksums"]
+        self.is_cells = self.dataset("coords").dtype.kind == "i"
+        self._check_schema()
+        mean = self.hits / max(1, self.rows)
+        self.block = int(np.clip(_BLOCK_HITS / max(1.0, mean), 1, _CHUNK_ROWS))
+        width = 8 if self.is_cells else 4
+        self.event_bytes = 64 + int(mean * (width * len(self.axes) + 4 * len(self.columns)))
+
+    def _check_schema(self) -> None:
+        shapes: dict[str, tuple[tuple[int, ...], str]] = {
+            "coords": ((self.hits, len(self.axes)), "n"),
+            "features": ((self.hits, len(self.columns)), "f"),
+            "offsets": ((self.rows + 1,), "i"),
+            "ids": ((self.rows,), "i"),
+        }
+        if self.conditions:
+            shapes["condition"] = ((self.rows, len(self.conditions)), "f")
+        if self.classes:
+            shapes["labels"] = ((self.rows,), "i")
+        if self.splits:
+            shapes["split"] = ((self.rows,), "i")
+        for key, (shape, kind) in shapes.items():
+            require(self.path, key, self.dataset(key), shape, kind)
+
+    def labels(self) -> NDArray[np.int64] | None:
+        return self.array("labels").astype(np.int64) if self.classes else None
+
+    def split_rows(self, name: str) -> NDArray[np.int64]:
+        if not self.splits:
+            return super().split_rows(name)
+        if name not in self.splits:
+            raise ConfigError(f"{self.path}: {unknown_name('split', name, self.splits)}")
+        return np.flatnonzero(self.array("split") == self.splits.index(name))
+
+    def read(self, runs: Sequence[tuple[int, int]], take: NDArray[np.int64] | None = None) -> Events:
+        parts = [self._run(start, stop) for start, stop in runs]
+        events = parts[0] if len(parts) == 1 else Events.cat(parts)
+        return events if take is None else events[torch.from_numpy(take)]
+
+    def _run(self, start: int, stop: int) -> Events:
+        offsets = self.array("offsets", start, stop + 1).astype(np.int64, copy=False)
+        first, last = int(offsets[0]), int(offsets[-1])
+        if not (0 <= first <= last <= self.hits) or (np.diff(offsets) < 0).any():
+            raise DataError(f"{self.path}: offsets of rows {start} to {stop} do not rise; make the file again")
+        coords = self.array("coords", first, last)
+        condition = self.array("condition", start, stop) if self.conditions else None
+        return Events(
+            torch.from_numpy(coords.astype(np.int64) if self.is_cells else coords),
+            torch.from_numpy(self.array("features", first, last)),
+            torch.from_numpy(offsets - first),
+            axes=self.axes,
+            columns=self.columns,
+            condition=None if condition is None else torch.from_numpy(condition),
+            conditions=self.conditions,
+            grid=self.grid,
+            ids=torch.from_numpy(self.array("ids", start, stop).astype(np.int64, copy=False)),
+        )
+
+    def check_file(self) -> None:
+        for key, expected in self.checksums.items():
+            digest = hashlib.sha256()
+            for start in range(0, len(self.dataset(key)), 16 * _CHUNK_HITS):
+                digest.update(np.ascontiguousarray(self.array(key, start, start + 16 * _CHUNK_HITS)).tobytes())
+            if digest.hexdigest() != expected:
+                raise DataError(f"{self.path}: {key} does not match its checksum; copy or make the file again")
+
+
+def write_ragged(events: Events, path: Path, overwrite: bool = False) -> None:
+    """Write events as one of sparsegen's own files."""
+    with RaggedWriter(path, overwrite=overwrite) as writer:
+        writer.append(events)
+
+
+def _matches(path: Path) -> bool:
+    if not path.is_file() or not h5py.is_hdf5(path):
+        return False
+    with h5py.File(path, "r") as file:
+        return bool(file.attrs.get("format") == _FORMAT)
+
+
+formats.register("ragged")(
+    Format("ragged", "sparsegen's own ragged HDF5", (".h5", ".hdf5"), _matches, RaggedReader, write_ragged)
+)

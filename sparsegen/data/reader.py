@@ -1,0 +1,169 @@
+"""What a file format offers: facts about the events, and runs of them as ``Events``."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sparsegen.errors import DataError
+from sparsegen.events import Column, Events
+from sparsegen.grid import Grid
+
+__all__ = ["HDF5Reader", "Reader", "padded_to_events", "require"]
+
+
+class Reader(ABC):
+    """One open file of one format.
+
+    Instances are cheap, hold no open handle across processes and can be pickled.
+
+    Attributes:
+        path: The file.
+        rows: How many events it holds.
+        axes: Names of the coordinates.
+        columns: The features of a hit.
+        grid: The lattice of cells, or the default lattice of points; None where the format implies none.
+        conditions: Names of the per-event columns.
+        classes: Names of the classes that labels count; empty without labels.
+        splits: Names of the splits that the file records.
+        is_cells: Whether the file holds cells rather than positions.
+        block: Events that are cheapest read together.
+        event_bytes: Memory of a typical event, to size read windows.
+    """
+
+    path: Path
+    rows: int
+    axes: tuple[str, ...]
+    columns: tuple[Column, ...]
+    grid: Grid | None = None
+    conditions: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ()
+    is_cells: bool = False
+    block: int = 1024
+    event_bytes: int = 1024
+
+    @abstractmethod
+    def read(self, runs: Sequence[tuple[int, int]], take: NDArray[np.int64] | None = None) -> Events:
+        """Events of some runs of rows, one after the other.
+
+        Args:
+            runs: ``(start, stop)`` rows.
+            take: Positions in the joined runs to return, in this order; all of them by default.
+
+        Returns:
+            The events with every condition of the file and their row numbers as ids, unless the file has its own.
+        """
+
+    def labels(self) -> NDArray[np.int64] | None:
+        """Class index of every event ``(rows,)``, or None."""
+        return None
+
+    def split_rows(self, name: str) -> NDArray[np.int64]:
+        """Rows of one of ``splits``, rising."""
+        raise DataError(f"{self.path}: records no splits; make some with `sparsegen data split`")
+
+    def check_file(self) -> None:  # noqa: B027 - most formats have nothing beyond their events
+        """Raises what is wrong with the file beyond what its events show."""
+
+
+class HDF5Reader(Reader):
+    """A reader over HDF5 that opens its file lazily, once a process."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: h5py.File | None = None
+        self._process = 0
+
+    @property
+    def file(self) -> h5py.File:
+        """The open file of this process."""
+        if self._file is None or self._process != os.getpid():
+            try:
+                self._file = h5py.File(self.path, "r")
+            except OSError as error:
+                raise DataError(f"{self.path}: not a readable HDF5 file ({error}); copy or make it again") from None
+            self._process = os.getpid()
+        return self._file
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_file": None, "_process": 0}
+
+    def dataset(self, key: str) -> h5py.Dataset:
+        """A dataset that must exist."""
+        found = self.file.get(key)
+        if not isinstance(found, h5py.Dataset):
+            raise DataError(f"{self.path}: key {key!r} is missing; it has {', '.join(sorted(self.file)) or 'no keys'}")
+        return found
+
+    def array(self, key: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+        """Rows ``start:stop`` of a dataset; a damaged chunk names its file, key and rows."""
+        data = self.dataset(key)
+        try:
+            return np.asarray(data[start:stop])
+        except OSError as error:
+            end = len(data) if stop is None else stop
+            raise DataError(
+                f"{self.path}: {key} rows {start} to {end} are damaged ({error}); copy or make the file again"
+            ) from None
+
+    def joined(self, key: str, runs: Sequence[tuple[int, int]], take: NDArray[np.int64] | None) -> NDArray[Any]:
+        """Some rows of a dataset with one row an event, as :meth:`Reader.read` means them."""
+        parts = [self.array(key, start, stop) for start, stop in runs]
+        joined = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return joined if take is None else joined[take]
+
+
+def require(path: Path, key: str, data: h5py.Dataset, shape: Sequence[int | None], kind: str) -> None:
+    """Raises unless a dataset has this shape (None: any length) and type (``f``: floating, ``i``: integer)."""
+    fits = len(data.shape) == len(shape) and all(b is None or a == b for a, b in zip(data.shape, shape, strict=True))
+    if not fits:
+        wanted = ", ".join("any" if n is None else str(n) for n in shape)
+        raise DataError(f"{path}: key {key!r} has shape {data.shape}; expected ({wanted})")
+    kinds = {"f": "f", "i": "iub", "n": "fiub"}[kind]
+    if data.dtype.kind not in kinds:
+        wanted = {"f": "a floating type", "i": "an integer type", "n": "a number"}[kind]
+        raise DataError(f"{path}: key {key!r} has type {data.dtype}; expected {wanted}: convert the column")
+
+
+def rows_of(runs: Sequence[tuple[int, int]], take: NDArray[np.int64] | None) -> Tensor:
+    """Row numbers ``(B,)`` of joined runs."""
+    rows = np.concatenate([np.arange(start, stop) for start, stop in runs])
+    return torch.from_numpy(rows if take is None else rows[take])
+
+
+def padded_to_events(
+    values: NDArray[Any],
+    mask: NDArray[np.bool_],
+    coords: Sequence[int],
+    features: Sequence[int],
+    **fields: Any,
+) -> Events:
+    """Events from a padded block.
+
+    Args:
+        values: ``(B, M, F)``.
+        mask: ``(B, M)``, True where a hit is real.
+        coords: Which of the F are coordinates.
+        features: Which of the F are features.
+        **fields: Axes, columns and the like, as ``Events`` takes them.
+    """
+    counts = mask.sum(1, dtype=np.int64)
+    offsets = np.zeros(len(counts) + 1, dtype=np.int64)
+    np.cumsum(counts, out=offsets[1:])
+    hits = values[mask].astype(np.float32, copy=False)
+    return Events(
+        torch.from_numpy(np.ascontiguousarray(hits[:, list(coords)])),
+        torch.from_numpy(np.ascontiguousarray(hits[:, list(features)])),
+        torch.from_numpy(offsets),
+        **fields,
+    )
