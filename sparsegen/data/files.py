@@ -25,8 +25,11 @@ def file_hash(path: Path) -> str:
     """SHA-256 of a file's bytes, remembered for as long as its size and time stay the same."""
     key = stamp(path)
     if key not in _hashes:
+        digest = hashlib.sha256()
         with path.open("rb") as file:
-            _hashes[key] = hashlib.file_digest(file, "sha256").hexdigest()
+            while piece := file.read(2**20):
+                digest.update(piece)
+        _hashes[key] = digest.hexdigest()
     return _hashes[key]
 
 

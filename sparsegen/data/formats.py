@@ -20,7 +20,8 @@ __all__ = ["Format", "Write", "formats", "recognise"]
 class Write(Protocol):
     """Writes events whole, or not at all."""
 
-    def __call__(self, events: Events, path: Path, overwrite: bool = False) -> None: ...
+    def __call__(self, events: Events, path: Path, overwrite: bool = False) -> None:
+        """Write ``events`` to ``path``, which may exist only with ``overwrite``."""
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,7 @@ class JetNetReader(HDF5Reader):
         self.block = max(rows, 1024 // rows * rows)
 
     def read(self, runs: Sequence[tuple[int, int]], take: NDArray[np.int64] | None = None) -> Events:
+        """Jets of some rows, padding left out."""
         particles = self.joined("particle_features", runs, take)
         jets = self.joined("jet_features", runs, take)
         return padded_to_events(
@@ -86,6 +87,7 @@ class JetNetReader(HDF5Reader):
         return particles[..., 3] > 0.5 if self.masked else (particles != 0).any(-1)
 
     def check_file(self) -> None:
+        """Hold the mask against padding and counts."""
         for start in range(0, self.rows, self.block):
             self._check_block(start, min(start + self.block, self.rows))
 

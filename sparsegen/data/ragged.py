@@ -233,9 +233,11 @@ class RaggedReader(HDF5Reader):
             require(self.path, key, self.dataset(key), shape, kind)
 
     def labels(self) -> NDArray[np.int64] | None:
+        """Class index of every event, where the file names classes."""
         return self.array("labels").astype(np.int64) if self.classes else None
 
     def split_rows(self, name: str) -> NDArray[np.int64]:
+        """Rows of one of the splits that the file records."""
         if not self.splits:
             return super().split_rows(name)
         if name not in self.splits:
@@ -243,6 +245,7 @@ class RaggedReader(HDF5Reader):
         return np.flatnonzero(self.array("split") == self.splits.index(name))
 
     def read(self, runs: Sequence[tuple[int, int]], take: NDArray[np.int64] | None = None) -> Events:
+        """Events of some rows, with the ids that the file gives them."""
         parts = [self._run(start, stop) for start, stop in runs]
         events = parts[0] if len(parts) == 1 else Events.cat(parts)
         return events if take is None else events[torch.from_numpy(take)]
@@ -254,8 +257,11 @@ class RaggedReader(HDF5Reader):
             raise DataError(f"{self.path}: offsets of rows {start} to {stop} do not rise; make the file again")
         coords = self.array("coords", first, last)
         condition = self.array("condition", start, stop) if self.conditions else None
+        cells = torch.from_numpy(coords.astype(np.int64)) if self.is_cells else None
+        if cells is not None:
+            self._check_cells(cells, offsets - first, start)
         return Events(
-            torch.from_numpy(coords.astype(np.int64) if self.is_cells else coords),
+            torch.from_numpy(coords) if cells is None else cells,
             torch.from_numpy(self.array("features", first, last)),
             torch.from_numpy(offsets - first),
             axes=self.axes,
@@ -266,7 +272,21 @@ class RaggedReader(HDF5Reader):
             ids=torch.from_numpy(self.array("ids", start, stop).astype(np.int64, copy=False)),
         )
 
+    def _check_cells(self, cells: torch.Tensor, offsets: NDArray[np.int64], start: int) -> None:
+        if self.grid is None:
+            raise DataError(f"{self.path}: coords are cells but the attribute grid is empty; make the file again")
+        inside = ((cells >= 0) & (cells < torch.tensor(self.grid.shape))).all(1)
+        inside[inside.clone()] = self.grid.is_valid(cells[inside])
+        if not bool(inside.all()):
+            hit = int((~inside).nonzero()[0, 0])
+            row = start + int(np.searchsorted(offsets, hit, side="right")) - 1
+            raise DataError(
+                f"{self.path}: coords of row {row} hold the cell {tuple(cells[hit].tolist())}, outside the grid's "
+                f"{self.grid.shape} or not valid in it; drop or mend the row with `sparsegen data repair`"
+            )
+
     def check_file(self) -> None:
+        """Hold every data set against its checksum."""
         for key, expected in self.checksums.items():
             digest = hashlib.sha256()
             for start in range(0, len(self.dataset(key)), 16 * _CHUNK_HITS):

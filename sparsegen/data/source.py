@@ -35,9 +35,7 @@ class EventSource(ABC):
         columns: The features of a hit.
         grid: The lattice of the cells, or the default lattice beside points.
         conditions: Names of the conditions on the events.
-        labels: Class index of each event ``(len,)`` int64, or None.
         classes: Names of the classes.
-        fingerprint: SHA-256 of what was read: the file, or the events in memory.
     """
 
     name: str
@@ -49,11 +47,13 @@ class EventSource(ABC):
 
     @property
     @abstractmethod
-    def fingerprint(self) -> str: ...
+    def fingerprint(self) -> str:
+        """SHA-256 of what is read: the file's bytes, or the events in memory."""
 
     @property
     @abstractmethod
-    def labels(self) -> Tensor | None: ...
+    def labels(self) -> Tensor | None:
+        """Class index of each event ``(len,)`` int64, or None."""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -140,10 +140,12 @@ class FileSource(EventSource):
 
     @property
     def fingerprint(self) -> str:
+        """SHA-256 of the file's bytes."""
         return file_hash(self.reader.path)
 
     @property
     def labels(self) -> Tensor | None:
+        """Class index of each event ``(len,)`` int64, where the file has labels."""
         values = self.reader.labels()
         return None if values is None else torch.from_numpy(values[self._rows.all()])
 
@@ -237,6 +239,7 @@ class EventsSource(EventSource):
 
     @property
     def fingerprint(self) -> str:
+        """SHA-256 of the events."""
         digest = hashlib.sha256(repr((self.axes, self.columns, self.conditions, self.grid)).encode())
         for part in (self.events.coords, self.events.features, self.events.offsets, self.events.condition):
             if part is not None:
@@ -245,6 +248,7 @@ class EventsSource(EventSource):
 
     @property
     def labels(self) -> Tensor | None:
+        """Class index of each event ``(len,)`` int64, or None."""
         return self._labels
 
     def __len__(self) -> int:
