@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from sparsegen.errors import DivergedError
 from sparsegen.events import Events
 
-__all__ = ["FitStage", "GradientStage", "Model", "Optimizers", "Stage"]
+__all__ = ["FitStage", "GradientStage", "Model", "Optimizers", "Role", "Stage"]
 
 
 class Optimizers:
@@ -28,6 +29,8 @@ class Optimizers:
         clip: Largest gradient norm, or None.
         on_nonfinite: ``"raise"`` stops at a non-finite loss or gradient norm; ``"skip"`` leaves the step out and
             counts it in ``skipped``.
+        average: Called with the loss and an optimiser's parameters after the backward pass: leaves in their gradients
+            the mean over all processes and returns that of the loss.
     """
 
     def __init__(
@@ -36,13 +39,16 @@ class Optimizers:
         backward: Callable[[Tensor], None] | None = None,
         clip: float | None = None,
         on_nonfinite: str = "raise",
+        average: Callable[[Tensor, Sequence[Tensor]], Tensor] | None = None,
     ) -> None:
         self._optimizers = dict(optimizers)
+        self._average = average
         self._backward = backward or (lambda loss: loss.backward())
         self.clip = clip
         self.on_nonfinite = on_nonfinite
         self.skipped = 0
         self.norms: dict[str, float] = {}
+        self.losses: dict[str, float] = {}
 
     def __getitem__(self, name: str) -> torch.optim.Optimizer:
         return self._optimizers[name]
@@ -65,15 +71,18 @@ class Optimizers:
         optimizer = self._optimizers[name]
         optimizer.zero_grad(set_to_none=True)
         self._backward(loss)
-        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        value = loss.detach() if self._average is None else self._average(loss.detach(), parameters)
+        parameters = [p for p in parameters if p.grad is not None]
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.clip if self.clip is not None else math.inf))
         self.norms[name] = norm
-        if not (math.isfinite(norm) and math.isfinite(float(loss.detach()))):
+        self.losses[name] = float(value)
+        if not (math.isfinite(norm) and math.isfinite(self.losses[name])):
             if self.on_nonfinite == "skip":
                 self.skipped += 1
                 return norm
             raise DivergedError(
-                f"{name}: loss {float(loss.detach()):.4g} with gradient norm {norm:.4g} is not finite; "
+                f"{name}: loss {self.losses[name]:.4g} with gradient norm {norm:.4g} is not finite; "
                 "lower the learning rate, clip gradients (training.clip), or pass training.on_nonfinite=skip"
             )
         optimizer.step()
@@ -112,12 +121,37 @@ class FitStage:
 Stage = GradientStage | FitStage
 
 
+@dataclass(frozen=True)
+class Role:
+    """A network that a model needs.
+
+    Args:
+        kind: ``"encoder"``, ``"decoder"`` or ``"critic"``.
+        codes: Width of its codes, in units of the model's latent width.
+    """
+
+    kind: str
+    codes: int = 1
+
+
 class Model(nn.Module):
     """A generative model: holds networks, computes its losses, samples.
 
     A subclass sets ``stages`` (ordered) and ``optimized``: which child networks each optimiser moves. It never asks
     which family a network is from.
+
+    Attributes:
+        roles: What each network that it takes is for.
+        betas: Decay rates of Adam's averages.
+        batches_per_step: How many batches of data one whole alternation consumes.
+
+    Attributes:
+        betas: Adam's decay rates of the optimisers.
+        lr_factors: Optimiser name -> its learning rate as a multiple of the run's; 1 where it is not named.
     """
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    lr_factors: Mapping[str, float] = MappingProxyType({})
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -127,6 +161,11 @@ class Model(nn.Module):
     def optimized(self) -> Mapping[str, tuple[str, ...]]:
         """Optimiser name -> names of the child modules whose parameters it moves."""
         return {"model": tuple(name for name, _ in self.named_children())}
+
+    @property
+    def sampled(self) -> tuple[str, ...]:
+        """Child modules that sampling and encoding use: the ones whose weights a trainer may average over steps."""
+        return tuple(dict.fromkeys(name for names in self.optimized.values() for name in names))
 
     def step(self, events: Events, optimizers: Optimizers, generator: torch.Generator) -> dict[str, Tensor]:
         """One whole alternation on one batch; returns detached scalars for the log."""

@@ -1,0 +1,89 @@
+"""Generative models, one file each, that do not know which family of networks they are given."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from sparsegen import nets
+from sparsegen.errors import ConfigError, unknown_name
+from sparsegen.models.base import FitStage, GradientStage, Model, Optimizers, Role, Stage
+from sparsegen.models.gan import GAN
+from sparsegen.models.multiplicity import EmpiricalMultiplicity
+from sparsegen.models.vae import VAE
+from sparsegen.registry import Registry
+
+__all__ = [
+    "GAN",
+    "MODELS",
+    "VAE",
+    "EmpiricalMultiplicity",
+    "FitStage",
+    "GradientStage",
+    "Model",
+    "Optimizers",
+    "Role",
+    "Stage",
+    "build",
+]
+
+MODELS: Registry[type[Model]] = Registry("model")
+MODELS.register("vae")(VAE)
+MODELS.register("gan")(GAN)
+
+_NETWORK = ("name", "parameters", "width", "spectral_norm")
+
+
+def build(model: Mapping[str, Any], network: Mapping[str, Any], schema: nets.Schema) -> Model:
+    """A model with its networks, at a matched parameter budget.
+
+    Args:
+        model: ``name``, ``latent`` (16 by default) and the model's own options.
+        network: ``name`` of the family; ``parameters``, the budget of all networks together, or ``width``;
+            ``spectral_norm`` of the critic; options of the family, given to each network that takes them.
+        schema: Names and scales of the data.
+
+    Raises:
+        ConfigError: An unknown name or option, or a budget that no width meets within 5 %.
+    """
+    options, family = dict(model), dict(network)
+    kind = MODELS[options.pop("name")]
+    latent = int(options.pop("latent", 16))
+    _check(f"option of model {model['name']}", options, _parameters(kind) - set(kind.roles))
+    chosen = nets.FAMILIES[family["name"]]
+    extra = {k: v for k, v in family.items() if k not in _NETWORK and v is not None}
+    takes = {role.kind: _parameters(getattr(chosen, role.kind)) for role in kind.roles.values()}
+    _check(f"option of network {family['name']}", extra, set().union(*takes.values()) - {"schema", "latent"} | set(_NETWORK))
+
+    def make(width: float, spectral_norm: str | None = None) -> Model:
+        networks: dict[str, nn.Module] = {}
+        for name, role in kind.roles.items():
+            networks[name] = nets.build(
+                family["name"],
+                role.kind,
+                schema=schema,
+                latent=latent * role.codes,
+                width=width,
+                spectral_norm=spectral_norm if role.kind == "critic" else None,
+                **{k: v for k, v in extra.items() if k in takes[role.kind]},
+            )
+        return kind(**networks, **options)
+
+    width = family.get("width")
+    if width is None:
+        budget = family.get("parameters") or 200_000
+        width = nets.match_budget(make, int(budget))
+    return make(float(width), family.get("spectral_norm"))
+
+
+def _parameters(function: Any) -> set[str]:
+    return set(inspect.signature(function).parameters) - {"self"}
+
+
+def _check(kind: str, given: Mapping[str, Any], known: set[str]) -> None:
+    for name in given:
+        if name not in known:
+            raise ConfigError(unknown_name(kind, name, known))

@@ -1,0 +1,109 @@
+"""What models with an encoder, a decoder and a normal prior share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from sparsegen.events import Events
+from sparsegen.models.base import FitStage, GradientStage, Model, Stage
+from sparsegen.models.multiplicity import EmpiricalMultiplicity
+from sparsegen.nets import Decoder, Encoder
+
+__all__ = ["DecodingModel", "LatentModel"]
+
+
+class DecodingModel(Model):
+    """A model that samples by decoding codes.
+
+    Args:
+        decoder: Codes to events.
+    """
+
+    def __init__(self, decoder: Decoder) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.multiplicity = EmpiricalMultiplicity()
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        return (FitStage(self.multiplicity.fit, "multiplicity"), GradientStage(self.step))
+
+    def prior(self, n: int, condition: Tensor | None, generator: torch.Generator | None) -> Tensor:
+        """Codes ``(n, latent)`` from the prior, standard normal unless a model says otherwise."""
+        like = next(self.decoder.parameters())
+        device = generator.device if generator is not None else like.device
+        return torch.randn(n, self.decoder.latent, generator=generator, device=device, dtype=like.dtype).to(like.device)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        condition: Tensor | None = None,
+        *,
+        counts: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Events:
+        """Draws ``n`` events; see :meth:`sparsegen.models.base.Model.sample`."""
+        z = self.prior(n, condition, generator)
+        return self.decode(z, condition, counts=counts, generator=generator)
+
+    def decode(
+        self,
+        z: Tensor,
+        condition: Tensor | None = None,
+        *,
+        counts: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Events:
+        """Events of codes ``(B, latent)``; multiplicities are drawn where the decoder needs them and none are given."""
+        if counts is None and self.decoder.needs_counts:
+            # Counts are drawn on the CPU, whatever device the codes live on.
+            seed = None if generator is None else torch.Generator().manual_seed(_draw_seed(generator))
+            counts = self.multiplicity.sample(len(z), condition, seed).to(z.device)
+        decoded = self.decoder(z, condition, counts=counts, generator=generator)
+        events: Events = decoded.events
+        return events
+
+    @torch.no_grad()
+    def interpolate(
+        self, a: Tensor, b: Tensor, steps: int, *, counts: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> list[Events]:
+        """Events along the straight line between codes ``a`` and ``b`` ``(B, latent)``, both ends included."""
+        return [
+            self.decode(torch.lerp(a, b, float(t)), counts=counts, generator=generator) for t in torch.linspace(0, 1, steps)
+        ]
+
+
+class LatentModel(DecodingModel):
+    """A model that also encodes.
+
+    Args:
+        encoder: Events to codes.
+        decoder: Codes to events.
+    """
+
+    def __init__(self, encoder: Encoder, decoder: Decoder) -> None:
+        super().__init__(decoder)
+        self.encoder = encoder
+
+    @property
+    def optimized(self) -> Mapping[str, tuple[str, ...]]:
+        return {"model": ("encoder", "decoder")}
+
+    def encode(self, events: Events) -> Tensor:
+        """Codes ``(B, latent)``."""
+        codes: Tensor = self.encoder(events)
+        return codes
+
+    @torch.no_grad()
+    def reconstruct(self, events: Events, *, generator: torch.Generator | None = None) -> Events:
+        """Encodes and decodes, with the multiplicity of the original where the decoder needs one."""
+        counts = events.counts if self.decoder.needs_counts else None
+        return self.decode(self.encode(events), events.condition, counts=counts, generator=generator)
+
+
+def _draw_seed(generator: torch.Generator) -> int:
+    return int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
