@@ -1,0 +1,157 @@
+"""Tiny models and data for the trainer's tests, also run as a program: ``python training_toys.py RUN_DIR [key=value ...]``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparsegen.data import EventsSource
+from sparsegen.events import Events
+from sparsegen.models.base import FitStage, GradientStage, Model, Optimizers, Stage
+from sparsegen.training import RunConfig, RunResult, Trainer
+
+
+def make_events(n: int = 96, seed: int = 0, hits: int = 6) -> Events:
+    """Events of 0 to ``hits`` hits in the plane."""
+    generator = torch.Generator().manual_seed(seed)
+    counts = torch.randint(0, hits + 1, (n,), generator=generator)
+    total = int(counts.sum())
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
+    coords = torch.randn(total, 2, generator=generator)
+    features = torch.rand(total, 1, generator=generator) + 0.1
+    return Events(coords, features, offsets, axes=("x", "y"), columns=("energy",))
+
+
+class HitNet(nn.Module):
+    """Events to scores ``(B,)``: a small network on each hit, summed."""
+
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Dropout(dropout), nn.Linear(8, 1))
+
+    def forward(self, events: Events) -> Tensor:
+        return events.sum_hits(self.layers(torch.cat([events.positions, events.features], 1))[:, 0])
+
+
+class Shift(nn.Module):
+    """Noise to events: one affine map of each hit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+
+    def forward(self, noise: Tensor, counts: Tensor) -> Events:
+        out = self.linear(noise)
+        offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        return Events(out[:, :2], out[:, 2:].exp(), offsets, axes=("x", "y"), columns=("energy",))
+
+
+class Regressor(Model):
+    """Learns the number of hits; no noise anywhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = HitNet()
+
+    def step(self, events: Events, optimizers: Optimizers, generator: torch.Generator) -> dict[str, Tensor]:
+        loss = (self.net(events) - events.counts).square().mean()
+        optimizers.minimise("model", loss)
+        return {"loss": loss.detach()}
+
+
+class Game(Model):
+    """A Wasserstein game with gradient penalty, dropout and noise, between two fits: every kind of state there is."""
+
+    betas = (0.5, 0.9)
+    lr_factors = {"critic": 2.0}
+
+    def __init__(self, pause: float = 0.0) -> None:
+        super().__init__()
+        self.generator = Shift()
+        self.critic = HitNet(dropout=0.1)
+        self.register_buffer("mean_hits", torch.zeros(()))
+        self.register_buffer("spread", torch.zeros(3))
+        self.pause = pause
+
+    mean_hits: Tensor
+    spread: Tensor
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        return (
+            FitStage(self.count, "count"),
+            GradientStage(self.step, "play", share=2.0),
+            FitStage(self.measure, "measure"),
+            GradientStage(self.step, "finish"),
+        )
+
+    @property
+    def optimized(self) -> dict[str, tuple[str, ...]]:
+        return {"critic": ("critic",), "generator": ("generator",)}
+
+    @property
+    def sampled(self) -> tuple[str, ...]:
+        return ("generator",)
+
+    def count(self, batches: Any, generator: torch.Generator) -> dict[str, Any]:
+        counts = torch.cat([b.counts for b in batches()])
+        self.mean_hits = counts.to(self.mean_hits.dtype).mean()
+        return {"hits": float(self.mean_hits)}
+
+    def measure(self, batches: Any, generator: torch.Generator) -> dict[str, Any]:
+        noise = torch.randn(64, 3, generator=generator) + 0.1 * torch.randn(64, 3)
+        with torch.no_grad():
+            made = self.generator(noise, torch.tensor([64]))
+        self.spread = torch.cat([made.coords, made.features], 1).std(0)
+        return {}
+
+    def make(self, counts: Tensor, generator: torch.Generator | None) -> Events:
+        return self.generator(torch.randn(int(counts.sum()), 3, generator=generator), counts)
+
+    def step(self, events: Events, optimizers: Optimizers, generator: torch.Generator) -> dict[str, Tensor]:
+        if self.pause:
+            time.sleep(self.pause)
+        with torch.no_grad():
+            fake = self.make(events.counts, generator)
+        features = events.features.clone().requires_grad_()
+        penalised = events.with_features(features)
+        (slope,) = torch.autograd.grad(self.critic(penalised).sum(), features, create_graph=True)
+        penalty = slope.square().mean()
+        critic_loss = (self.critic(fake) - self.critic(events)).mean() + penalty
+        optimizers.minimise("critic", critic_loss)
+        loss = -self.critic(self.make(events.counts, generator)).mean()
+        optimizers.minimise("generator", loss)
+        return {"critic": critic_loss.detach(), "generator": loss.detach()}
+
+    def sample(
+        self,
+        n: int,
+        condition: Tensor | None = None,
+        *,
+        counts: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Events:
+        return self.make(counts if counts is not None else torch.full((n,), 3), generator)
+
+
+def make_config(**training: Any) -> RunConfig:
+    defaults = {"epochs": 2, "batch": 16, "log_every": 5, "checkpoint_every": 7, "monitor": 16, "accelerator": "cpu"}
+    return RunConfig.from_dict({"data": "toy", "model": "game", "network": "toy", "training": defaults | training})
+
+
+def fit(run_dir: Any, model: Model, config: RunConfig, events: Events | None = None) -> RunResult:
+    return Trainer(run_dir, config).fit(model, EventsSource(make_events() if events is None else events, "toy"))
+
+
+if __name__ == "__main__":
+    options: dict[str, Any] = dict(item.split("=", 1) for item in sys.argv[2:])
+    torch.manual_seed(int(options.pop("init", 0)))
+    kind = options.pop("model", "game")
+    chosen = Regressor() if kind == "regressor" else Game(pause=float(options.pop("pause", 0.0)))
+    result = fit(sys.argv[1], chosen, make_config(**options))
+    print(result)
+    sys.exit(result.exit_code)
