@@ -464,7 +464,7 @@ class Events:
         assert grid is not None
         index = events.batch * grid.cells + grid.ravel(events.coords)
         flat = events.features.new_zeros(len(self) * grid.cells, len(self.columns))
-        flat = flat.index_copy(0, index, events.features)
+        flat.index_copy_(0, index, events.features)
         return flat.view(len(self), *grid.shape, len(self.columns)).movedim(-1, 1)
 
     @classmethod
@@ -541,7 +541,7 @@ class Events:
         shape = (len(self), length)
 
         def spread(x: Tensor) -> Tensor:
-            return x.new_zeros(len(self) * length, x.shape[1]).index_copy(0, row, x).view(*shape, x.shape[1])
+            return x.new_zeros(len(self) * length, x.shape[1]).index_copy_(0, row, x).view(*shape, x.shape[1])
 
         mask = torch.zeros(len(self) * length, dtype=torch.bool, device=self.device)
         mask[row] = True

@@ -143,13 +143,12 @@ class Model(nn.Module):
     Attributes:
         roles: What each network that it takes is for.
         betas: Decay rates of Adam's averages.
-        batches_per_step: How many batches of data one whole alternation consumes.
-
-    Attributes:
-        betas: Adam's decay rates of the optimisers.
         lr_factors: Optimiser name -> its learning rate as a multiple of the run's; 1 where it is not named.
+        batches_per_step: How many batches of data one whole alternation consumes.
     """
 
+    roles: ClassVar[Mapping[str, Role]] = {}
+    batches_per_step: int = 1
     betas: tuple[float, float] = (0.9, 0.999)
     lr_factors: Mapping[str, float] = MappingProxyType({})
 

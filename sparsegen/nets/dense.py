@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import cast
 
 import torch
@@ -74,7 +75,7 @@ class _Trunk(nn.Module):
             c = wide[level + 1]
         self.last = Conv(c, wide[-1], 3, pyramid.periodic)
         self.narrow = Conv(wide[-1], channels(width / 2, 0), 1, pyramid.periodic)
-        cells = int(torch.tensor(pyramid.shapes[-1]).prod())
+        cells = math.prod(pyramid.shapes[-1])
         hidden = channels(width, 2)
         self.read = MLP((channels(width / 2, 0) * cells + len(schema.conditions), hidden, out))
 
@@ -156,7 +157,7 @@ class DenseDecoder(Decoder):
         pyramid = Pyramid.of(grid)
         dim, wide = grid.dim, [channels(width, level) for level in range(pyramid.depth + 1)]
         self.bottom = (wide[-1], *pyramid.shapes[-1])
-        cells = int(torch.tensor(pyramid.shapes[-1]).prod())
+        cells = math.prod(pyramid.shapes[-1])
         narrow, k = channels(width / 2, 0), self.condition_dim
         self.spread = MLP((latent + k, channels(width, 2), narrow * cells), last=True)
         self.narrow = (narrow, *pyramid.shapes[-1])

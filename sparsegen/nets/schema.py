@@ -122,7 +122,7 @@ class Schema:
                 total = total[total > 0].log() if bool((total > 0).any()) else torch.zeros(1)
             features.append(scale)
             totals.append((float(total.mean()), _size(total.std(correction=0), 0.01)))
-        condition = events.condition.double() if events.condition is not None else torch.zeros(len(events), 0).double()
+        condition = events.condition.double() if events.condition is not None else torch.zeros(1, 0).double()
         return replace(
             base,
             conditions=events.conditions,
@@ -130,7 +130,7 @@ class Schema:
             centre=tuple(position.mean(0).tolist()),
             spread=tuple(_size(s) for s in position.std(0, correction=0)),
             condition_mean=tuple(condition.mean(0).tolist()),
-            condition_std=tuple(_size(s) for s in condition.std(0, correction=0)),
+            condition_std=tuple(_size(s) for s in (condition - condition.mean(0)).square().mean(0).sqrt()),
             hits=max(1.0, float(events.counts.double().mean())),
             max_hits=int(events.counts.max()),
             total=tuple(totals),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import cast
 
 import torch
@@ -61,7 +62,7 @@ class _Trunk(nn.Module):
             c = wide[level + 1]
         self.last = SubmanifoldConv(dim, c, wide[-1], 3)
         self.narrow = nn.Linear(wide[-1], channels(width / 2, 0))
-        cells = int(torch.tensor(pyramid.shapes[-1]).prod())
+        cells = math.prod(pyramid.shapes[-1])
         self.read = MLP((channels(width / 2, 0) * cells + len(schema.conditions), channels(width, 2), out))
 
     def forward(self, net: Encoder | Critic, events: Events, condition: Tensor) -> Tensor:
@@ -134,7 +135,7 @@ class SparseDecoder(Decoder):
         self.pyramid = Pyramid.of(grid)
         dim, wide = grid.dim, [channels(width, level) for level in range(self.pyramid.depth + 1)]
         coarsest = self.pyramid.shapes[-1]
-        cells = int(torch.tensor(coarsest).prod())
+        cells = math.prod(coarsest)
         self.thin, k = channels(width / 2, 0), self.condition_dim
         self.spread = MLP((latent + k, channels(width, 2), self.thin * cells), last=True)
         self.widen = SubmanifoldConv(dim, self.thin, wide[-1], 3)
