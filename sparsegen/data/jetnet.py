@@ -73,8 +73,8 @@ class JetNetReader(HDF5Reader):
         return padded_to_events(
             particles,
             self._mask(particles),
-            (0, 1),
-            (2,),
+            slice(0, 2),
+            slice(2, 3),
             axes=self.axes,
             columns=self.columns,
             condition=torch.from_numpy(np.ascontiguousarray(jets[:, :3], dtype=np.float32)),

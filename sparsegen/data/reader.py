@@ -120,7 +120,7 @@ class HDF5Reader(Reader):
         """Some rows of a dataset with one row an event, as :meth:`Reader.read` means them."""
         parts = [self.array(key, start, stop) for start, stop in runs]
         joined = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        return joined if take is None else joined[take]
+        return joined if take is None else joined.take(take, axis=0)
 
 
 def require(path: Path, key: str, data: h5py.Dataset, shape: Sequence[int | None], kind: str) -> None:
@@ -144,8 +144,8 @@ def rows_of(runs: Sequence[tuple[int, int]], take: NDArray[np.int64] | None) -> 
 def padded_to_events(
     values: NDArray[Any],
     mask: NDArray[np.bool_],
-    coords: Sequence[int],
-    features: Sequence[int],
+    coords: slice,
+    features: slice,
     **fields: Any,
 ) -> Events:
     """Events from a padded block.
@@ -160,10 +160,11 @@ def padded_to_events(
     counts = mask.sum(1, dtype=np.int64)
     offsets = np.zeros(len(counts) + 1, dtype=np.int64)
     np.cumsum(counts, out=offsets[1:])
-    hits = values[mask].astype(np.float32, copy=False)
+    # Taking rows by index is twice as fast as by a boolean mask
+    hits = values.reshape(-1, values.shape[-1]).take(np.flatnonzero(mask), axis=0).astype(np.float32, copy=False)
     return Events(
-        torch.from_numpy(np.ascontiguousarray(hits[:, list(coords)])),
-        torch.from_numpy(np.ascontiguousarray(hits[:, list(features)])),
+        torch.from_numpy(np.ascontiguousarray(hits[:, coords])),
+        torch.from_numpy(np.ascontiguousarray(hits[:, features])),
         torch.from_numpy(offsets),
         **fields,
     )

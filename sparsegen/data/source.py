@@ -22,8 +22,8 @@ from sparsegen.grid import Grid
 
 __all__ = ["EventSource", "EventsSource", "FileSource"]
 
-_WINDOW_BYTES = 24 * 2**20
-_CACHE_BYTES = 64 * 2**20
+_WINDOW_BYTES = 16 * 2**20
+_CACHE_BYTES = 32 * 2**20
 
 
 class EventSource(ABC):
@@ -101,9 +101,11 @@ class EventSource(ABC):
         source = self._windows(shuffle, seed, epoch, start * size * world)
         held: list[tuple[int, Events]] = []
         for first, last in batch_bounds(len(self), size, rank, world, drop_last, start):
-            while not held or held[-1][0] + len(held[-1][1]) < last:
-                held.append(next(source))
             held = [(at, events) for at, events in held if at + len(events) > first]
+            while not held or held[-1][0] + len(held[-1][1]) < last:
+                # Copies of the few events that are left let go of the window before the next one is read
+                held = [(max(first, at), _copy(events, first - at)) for at, events in held]
+                held.append(next(source))
             parts = [events[max(first - at, 0) : last - at] for at, events in held if at < last]
             yield parts[0] if len(parts) == 1 else Events.cat(parts)
 
@@ -263,6 +265,11 @@ class EventsSource(EventSource):
             return
         order = np.random.default_rng([seed, epoch]).permutation(len(self))
         yield 0, self.events[torch.from_numpy(order)]
+
+
+def _copy(events: Events, start: int) -> Events:
+    """A copy of the events from ``start`` on, which shares no memory with the rest."""
+    return events[torch.arange(max(start, 0), len(events))]
 
 
 def _positions(index: int | slice | Sequence[int] | NDArray[Any] | Tensor, n: int) -> NDArray[np.int64]:

@@ -77,6 +77,13 @@ def test_a_resumed_epoch_goes_on_where_it_stopped(opened: FileSource, start: int
     assert all(_same(a, b) for a, b in zip(whole[start:], rest, strict=True))
 
 
+def test_a_batch_may_span_many_windows(opened: FileSource) -> None:
+    whole = opened[:]
+    for size in (300, 499, 1000):
+        batches = list(opened.batches(size))
+        assert _same(Events.cat(batches) if len(batches) > 1 else batches[0], whole)
+
+
 def test_drop_last_leaves_out_the_short_batch(opened: FileSource) -> None:
     assert [len(b) for b in opened.batches(64)] == [64] * 7 + [52]
     assert [len(b) for b in opened.batches(64, drop_last=True)] == [64] * 7
