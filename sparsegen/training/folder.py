@@ -11,6 +11,7 @@ import os
 import socket
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -45,16 +46,16 @@ class RunFolder:
         Raises:
             ConfigError: Another process trains there, another config lives there, or it cannot be written.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._acquire()
-            self._check_config(config)
-        except OSError as error:
-            self.release()
-            raise ConfigError(f"{self.path}: {error.strerror or error}; choose a folder that can be written") from error
-        except ConfigError:
-            self.release()
-            raise
+        with ExitStack() as undo:
+            undo.callback(self.release)
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                self._acquire()
+                self._check_config(config)
+            except OSError as error:
+                reason = error.strerror or error
+                raise ConfigError(f"{self.path}: {reason}; choose a folder that can be written") from error
+            undo.pop_all()
 
     def _acquire(self) -> None:
         # The kernel drops a flock with its process, so a lock that a killed run left behind is free.
@@ -140,7 +141,7 @@ class RunFolder:
             file.truncate(size)
             opened.append(file)
         self._metrics = (opened[0], opened[1])
-        if not opened[1].tell():
+        if not os.fstat(opened[1].fileno()).st_size:
             opened[1].write(",".join(_CSV_HEADER) + "\n")
             opened[1].flush()
 

@@ -1,0 +1,167 @@
+"""A run that is stopped in any way and resumed equals, bit for bit, the one that was not."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from training_toys import Game, fit, make_config
+
+from sparsegen.training.checkpoint import read_checkpoint
+from sparsegen.training.folder import RunFolder
+
+TOYS = Path(__file__).with_name("training_toys.py")
+CLOCKS = ("seconds", "events_per_second")
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+def game() -> Game:
+    torch.manual_seed(0)
+    return Game()
+
+
+def final(run_dir):
+    """Everything that a run leaves behind, but for clocks."""
+    folder = RunFolder(run_dir)
+    assert folder.read_status()["status"] == "done"
+    state, manifest = read_checkpoint(folder.checkpoints.paths()[0])
+    lines = [json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()]
+    rows = [{k: v for k, v in row.items() if k not in CLOCKS} for row in lines]
+    table = [line for line in (folder.path / "metrics.csv").read_text().splitlines() if "events_per_second" not in line]
+    return {k: state[k] for k in ("model", "optimizers", "average", "random", "skipped")}, manifest["step"], rows, table
+
+
+def equal(a, b):
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(equal(x, y) for x, y in zip(a, b, strict=True))
+    return a == b
+
+
+def start(run_dir, **options):
+    arguments = [f"{k}={v}" for k, v in options.items()]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TOYS.parents[2]), os.environ.get("PYTHONPATH", "")])}
+    return subprocess.Popen([sys.executable, str(TOYS), str(run_dir), *arguments], env=environment)
+
+
+def wait_until_running(run_dir, process):
+    status = Path(run_dir) / "status.json"
+    for _ in range(3000):
+        if status.exists() and json.loads(status.read_text())["pid"] == process.pid:
+            return
+        assert process.poll() is None
+        time.sleep(0.01)
+    raise AssertionError("the run did not start within 30 s")
+
+
+def test_killed_at_three_random_moments_equals_the_run_that_was_not(tmp_path):
+    options = {"epochs": 8, "ema": 0.9}
+    fit(tmp_path / "whole", game(), make_config(**options))
+    moments = random.Random(17)
+    for _ in range(3):
+        process = start(tmp_path / "killed", pause=0.03, **options)
+        wait_until_running(tmp_path / "killed", process)
+        time.sleep(moments.uniform(0.02, 0.35))
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    assert RunFolder(tmp_path / "killed").read_status()["status"] == "running"
+    assert start(tmp_path / "killed", **options).wait() == 0
+    assert equal(final(tmp_path / "whole"), final(tmp_path / "killed"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_saves_and_exits_between_whole_steps(tmp_path, number):
+    """Raised inside the critic's or the generator's part of a step, or inside a fit."""
+    fit(tmp_path / "whole", game(), make_config(monitor=4))
+
+    class Interrupted(Game):
+        def make(self, counts, generator):
+            self.made = getattr(self, "made", 0) + 1
+            if self.made in (5, 12):
+                signal.raise_signal(number)
+            return super().make(counts, generator)
+
+        def measure(self, batches, generator):
+            signal.raise_signal(number)
+            return super().measure(batches, generator)
+
+    steps = []
+    for _ in range(9):
+        torch.manual_seed(0)
+        model = Interrupted() if len(steps) < 3 else Game()
+        result = fit(tmp_path / "stopped", model, make_config(monitor=4))
+        steps.append(result.step)
+        if result.status == "done":
+            break
+        assert result.status == "interrupted"
+        assert result.exit_code == 75
+        assert signal.Signals(number).name in result.message
+        assert RunFolder(tmp_path / "stopped").read_status()["status"] == "interrupted"
+    assert len(steps) == 4
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert equal(final(tmp_path / "whole"), final(tmp_path / "stopped"))
+
+
+def test_a_second_ctrl_c_quits_at_once(tmp_path):
+    class Stuck(Game):
+        def step(self, events, optimizers, generator):
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            raise AssertionError("went on after the second Ctrl-C")
+
+    torch.manual_seed(0)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "run", Stuck(), make_config())
+    fit(tmp_path / "run", game(), make_config())
+    fit(tmp_path / "whole", game(), make_config())
+    assert equal(final(tmp_path / "whole"), final(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("call", ["replace", "fsync"])
+@pytest.mark.parametrize("after", [False, True])
+def test_death_around_any_write_leaves_a_run_that_goes_on(tmp_path, monkeypatch, call, after):
+    """The process ends before or after each fsync or rename in turn: config, status, checkpoints, metrics."""
+    fit(tmp_path / "whole", game(), make_config())
+    expected = final(tmp_path / "whole")
+    real = getattr(os, call)
+    deaths = 0
+    for n in range(1, 200):
+        calls = 0
+
+        def dying(*arguments):
+            nonlocal calls, deaths
+            calls += 1
+            if calls < n:
+                return real(*arguments)
+            if calls == n:
+                deaths += 1
+                if after:
+                    real(*arguments)
+            raise Killed
+
+        run = tmp_path / f"run-{n}"
+        monkeypatch.setattr(os, call, dying)
+        try:
+            fit(run, game(), make_config())
+        except Killed:
+            pass
+        monkeypatch.setattr(os, call, real)
+        if calls < n:
+            break
+        fit(run, game(), make_config())
+        assert equal(final(run), expected)
+    assert deaths > 5
