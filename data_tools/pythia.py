@@ -33,6 +33,7 @@ KINDS: dict[str, tuple[str, ...]] = {
 _RESONANCE = {"top": 6, "w": 24, "z": 23}
 _NEUTRINOS = (12, 14, 16)
 _EVENTS_A_CALL = 100
+_FEWEST_EVENTS = 10
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def make_chunk(settings: JetSettings, kind: str, jets: int, seed: int) -> dict[s
     parts: list[dict[str, NDArray[Any]]] = []
     made = 0
     while made < jets:
-        events = pythia.nextBatch(_EVENTS_A_CALL)
+        events = pythia.nextBatch(min(_EVENTS_A_CALL, max(_FEWEST_EVENTS, jets - made)))
         part = _cluster(awkward, fastjet, events, definition, settings, _RESONANCE.get(kind))
         parts.append(part)
         made += len(part["counts"])
