@@ -26,7 +26,7 @@ class WeightAverage:
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
         self.names = [name for name, _ in module.named_parameters()]
-        self._live = list(module.parameters())
+        self._live: list[Tensor] = list(module.parameters())
         self._average = [p.detach().clone() for p in self._live]
 
     @torch.no_grad()

@@ -161,8 +161,7 @@ class Checkpoints:
 
 def random_state(generator: torch.Generator) -> dict[str, Any]:
     """Every random state of this process, in types that load with ``weights_only=True``."""
-    numpy = np.random.get_state(legacy=False)
-    assert isinstance(numpy, dict)
+    numpy: Any = np.random.get_state(legacy=False)  # noqa: NPY002 - models may draw from the global state
     inner = numpy["state"]
     return {
         "torch": torch.get_rng_state(),
@@ -185,6 +184,6 @@ def set_random_state(state: Mapping[str, Any], generator: torch.Generator) -> No
         torch.cuda.set_rng_state_all(state["cuda"])
     numpy = state["numpy"]
     key = numpy["key"].numpy().astype(np.uint32)
-    np.random.set_state(("MT19937", key, numpy["pos"], numpy["has_gauss"], numpy["gauss"]))
+    np.random.set_state(("MT19937", key, numpy["pos"], numpy["has_gauss"], numpy["gauss"]))  # noqa: NPY002
     random.setstate(state["python"])
     generator.set_state(state["generator"])

@@ -47,7 +47,7 @@ class _Averaging(DDPStrategy):
     reduces gradients of networks that a step only passes through. :func:`average_gradients` has none of these limits.
     """
 
-    def setup_module(self, module: nn.Module) -> nn.Module:
+    def setup_module(self, module: nn.Module) -> nn.Module:  # type: ignore[override]
         return module
 
 

@@ -91,9 +91,7 @@ class RunFolder:
 
     def release(self) -> None:
         """Gives the lock back and closes the metrics."""
-        for file in self._metrics or ():
-            file.close()
-        self._metrics = None
+        self._close_metrics()
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -132,6 +130,7 @@ class RunFolder:
         Args:
             sizes: Bytes of each file then; None starts afresh.
         """
+        self._close_metrics()
         opened = []
         for name in ("metrics.jsonl", "metrics.csv"):
             path = self.path / name
@@ -144,6 +143,11 @@ class RunFolder:
         if not os.fstat(opened[1].fileno()).st_size:
             opened[1].write(",".join(_CSV_HEADER) + "\n")
             opened[1].flush()
+
+    def _close_metrics(self) -> None:
+        for file in self._metrics or ():
+            file.close()
+        self._metrics = None
 
     def log(self, step: int, epoch: float, stage: str, values: Mapping[str, float], seconds: float) -> None:
         """Appends one row to ``metrics.jsonl`` and one line a value to ``metrics.csv``; what is not finite is null."""

@@ -91,7 +91,7 @@ class Reporter:
         self.pending = {name: list(_numbers(values)) for name, values in self.pending.items()}
         return {name: [float(v) for v in values] for name, values in self.pending.items()}
 
-    def means(self, seconds: float) -> dict[str, float]:
+    def means(self) -> dict[str, float]:
         """Means since the last row, and events per second; starts the next interval."""
         means = {name: sum(values) / len(values) for name, values in self.reduced().items()}
         now = time.monotonic()

@@ -55,7 +55,7 @@ def test_every_flipped_bit_is_refused(path):
 
 def test_appended_bytes_are_refused(path):
     path.write_bytes(path.read_bytes() + b"x")
-    with pytest.raises(DataError, match="truncated|bytes of state"):
+    with pytest.raises(DataError, match="bytes of state where"):
         read_checkpoint(path)
 
 
@@ -106,7 +106,7 @@ def test_random_states_survive_a_weights_only_file(tmp_path):
         return (
             torch.rand(3).tolist(),
             torch.randn(3, generator=generator).tolist(),
-            np.random.standard_normal(3).tolist(),
+            np.random.standard_normal(3).tolist(),  # noqa: NPY002 - the global state is what is tested
             [random.gauss(0, 1) for _ in range(3)],
         )
 

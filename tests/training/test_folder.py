@@ -83,4 +83,9 @@ def test_metrics_are_cut_back_torn_line_and_all(folder):
     rows = [json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()]
     assert [(row["step"], row["loss"]) for row in rows] == [(5, 1.0), (10, None)]
     table = (folder.path / "metrics.csv").read_text().splitlines()
-    assert table == ["step,epoch,stage,name,value", "5,0.5,train,loss,1.0", "10,1.0,train,loss,inf", "10,1.0,train,other,2.0"]
+    assert table == [
+        "step,epoch,stage,name,value",
+        "5,0.5,train,loss,1.0",
+        "10,1.0,train,loss,inf",
+        "10,1.0,train,other,2.0",
+    ]

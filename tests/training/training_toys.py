@@ -1,9 +1,12 @@
-"""Tiny models and data for the trainer's tests, also run as a program: ``python training_toys.py RUN_DIR [key=value ...]``."""
+"""Tiny models and data for the trainer's tests, also a program: ``training_toys.py RUN_DIR [key=value ...]``."""
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import time
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -67,7 +70,7 @@ class Game(Model):
     """A Wasserstein game with gradient penalty, dropout and noise, between two fits: every kind of state there is."""
 
     betas = (0.5, 0.9)
-    lr_factors = {"critic": 2.0}
+    lr_factors = MappingProxyType({"critic": 2.0})
 
     def __init__(self, pause: float = 0.0) -> None:
         super().__init__()
@@ -147,11 +150,32 @@ def fit(run_dir: Any, model: Model, config: RunConfig, events: Events | None = N
     return Trainer(run_dir, config).fit(model, EventsSource(make_events() if events is None else events, "toy"))
 
 
-if __name__ == "__main__":
+class Terminated(Game):
+    """Receives SIGTERM on rank 1 in the middle of a step."""
+
+    at = 0
+    calls = 0
+
+    def step(self, events: Events, optimizers: Optimizers, generator: torch.Generator) -> dict[str, Tensor]:
+        self.calls += 1
+        if self.calls == self.at and os.environ.get("LOCAL_RANK") == "1":
+            signal.raise_signal(signal.SIGTERM)
+        return super().step(events, optimizers, generator)
+
+
+def main() -> int:
     options: dict[str, Any] = dict(item.split("=", 1) for item in sys.argv[2:])
-    torch.manual_seed(int(options.pop("init", 0)))
-    kind = options.pop("model", "game")
-    chosen = Regressor() if kind == "regressor" else Game(pause=float(options.pop("pause", 0.0)))
-    result = fit(sys.argv[1], chosen, make_config(**options))
-    print(result)
-    sys.exit(result.exit_code)
+    torch.manual_seed(0)
+    model: Model = (
+        Regressor() if options.pop("model", "game") == "regressor" else Terminated(float(options.pop("pause", 0)))
+    )
+    Terminated.at = int(options.pop("term_at", 0))
+    dump = options.pop("dump", None)
+    result = fit(sys.argv[1], model, make_config(**options))
+    if dump:
+        torch.save(model.state_dict(), f"{sys.argv[1]}/weights-{os.environ.get('LOCAL_RANK', 0)}.pt")
+    return result.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
