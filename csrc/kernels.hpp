@@ -1,0 +1,61 @@
+// The native extension: plain C++ on plain buffers, no torch headers.
+//
+// One kernel source is compiled once per instruction set (portable, AVX2 + FMA, AVX-512) and chosen at run time:
+//
+//   kernels/NAME.inl   the kernel, inside namespace SPARSEGEN_ISA, on top of simd.hpp and buffer.hpp
+//   kernels.inl        includes every .inl; isa_*.cpp includes it under one instruction set's flags
+//   kernels.hpp        this file: the kernels' names and signatures
+//   parallel.hpp/.cpp  parallel_for over std::thread
+//   module.cpp         the Python module; binds every name of SPARSEGEN_KERNELS by its signature
+//
+// To add a kernel: write kernels/NAME.inl, include it in kernels.inl, add its signature and one line to
+// SPARSEGEN_KERNELS below. Python then has sparsegen.kernels._native.NAME(*arguments): pointers travel as integers
+// (tensor.data_ptr()), the GIL is released, a negative or positive return value comes back as an int.
+//
+// Rules for the .inl files, which keep code of a newer instruction set out of older machines:
+//   - everything is inside namespace SPARSEGEN_ISA; no std containers, algorithms or threads (their inline functions
+//     would be merged across instruction sets by the linker): Buffer from buffer.hpp, parallel_for from parallel.hpp.
+//   - no -ffast-math and no contraction: a * b + c rounds twice on every instruction set, so results agree bit for
+//     bit; muladd(a, b, c) asks for the fused operation where exact agreement is not promised.
+//   - results do not depend on the number of threads.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#ifdef __FAST_MATH__
+#error "sparsegen must not be built with -ffast-math: it flushes denormals process-wide and breaks NaN handling"
+#endif
+
+namespace sparsegen {
+
+using index_t = std::int64_t;
+
+// Nearest target of every query, event by event. Returns nothing; see kernels/nearest.inl.
+template <typename T>
+using NearestFn = void(const T* queries, const index_t* query_offsets, const T* targets, const index_t* target_offsets,
+                       index_t events, index_t dim, const T* period, index_t* query_index, T* query_squared,
+                       index_t* target_index, T* target_squared, index_t threads);
+
+#define SPARSEGEN_KERNELS(KERNEL)              \
+    KERNEL(nearest_f32, NearestFn<float>)      \
+    KERNEL(nearest_f64, NearestFn<double>)
+
+struct Kernels {
+#define SPARSEGEN_FIELD(name, ...) __VA_ARGS__* name;
+    SPARSEGEN_KERNELS(SPARSEGEN_FIELD)
+#undef SPARSEGEN_FIELD
+};
+
+// One table per instruction set, filled in isa_*.cpp.
+namespace portable {
+extern const Kernels kernels;
+}
+namespace avx2 {
+extern const Kernels kernels;
+}
+namespace avx512 {
+extern const Kernels kernels;
+}
+
+}  // namespace sparsegen

@@ -1,0 +1,19 @@
+// Everything that is compiled once per instruction set; SPARSEGEN_ISA names the namespace.
+#include "kernels.hpp"
+
+#include "buffer.hpp"
+#include "parallel.hpp"
+#include "simd.hpp"
+
+#include "kernels/nearest.inl"
+
+namespace sparsegen::SPARSEGEN_ISA {
+
+extern const Kernels kernels;
+const Kernels kernels = {
+#define SPARSEGEN_ENTRY(name, ...) &name,
+    SPARSEGEN_KERNELS(SPARSEGEN_ENTRY)
+#undef SPARSEGEN_ENTRY
+};
+
+}  // namespace sparsegen::SPARSEGEN_ISA
