@@ -82,11 +82,11 @@ class TrainingConfig:
 
     Args:
         epochs: Passes over the data, all gradient stages together.
-        batch: Events a batch on each device.
+        batch: Events a batch on each device; a model that takes several batches a step is given them as one.
         lr: Adam's learning rate.
         precision: ``32-true``, ``bf16-mixed`` or ``64-true``.
         seed: Of the data order and of all noise.
-        max_steps: Steps instead of ``epochs``.
+        max_steps: Steps (whole alternations of all networks) instead of ``epochs``.
         clip: Largest gradient norm.
         ema: Decay of the exponential moving average of the sampled networks' weights; None samples the raw weights.
         on_nonfinite: At a non-finite loss or gradient: ``raise`` stops the run, ``skip`` leaves the step out,

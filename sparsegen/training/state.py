@@ -57,7 +57,7 @@ class RunState:
         self.device: torch.device = fabric.device
         self.dtype = torch.float64 if self.training.precision == "64-true" else torch.float32
         self.rank, self.world = fabric.global_rank, fabric.world_size
-        self.batch = min(self.training.batch, len(source) // self.world)
+        self.batch = min(self.training.batch * model.batches_per_step, len(source) // self.world)
         if self.batch == 0:
             raise DataError(f"{source.name}: {len(source)} events for {self.world} processes; each needs one at least")
         self.per_epoch = len(source) // (self.batch * self.world)

@@ -184,6 +184,20 @@ def test_a_damaged_newest_checkpoint_is_set_aside_and_the_run_goes_on(run):
     assert read_checkpoint(newest)[1]["step"] == 12
 
 
+def test_a_model_of_several_batches_a_step_gets_them_as_one_and_spends_no_more_data(run):
+    sizes = []
+
+    class Hungry(Regressor):
+        batches_per_step = 3
+
+        def step(self, events, optimizers, generator):
+            sizes.append(len(events))
+            return super().step(events, optimizers, generator)
+
+    assert fit(run, Hungry(), make_config(epochs=2, batch=8)).step == 8
+    assert sizes == [24] * 8
+
+
 def test_max_steps_stands_instead_of_epochs(run):
     assert fit(run, regressor(), make_config(max_steps=17, epochs=1)).step == 17
 
