@@ -12,6 +12,7 @@ from sparsegen import nets
 from sparsegen.errors import ConfigError, unknown_name
 from sparsegen.models.base import FitStage, GradientStage, Model, Optimizers, Role, Stage
 from sparsegen.models.gan import GAN
+from sparsegen.models.independent import IndependentHits
 from sparsegen.models.multiplicity import EmpiricalMultiplicity
 from sparsegen.models.vae import VAE
 from sparsegen.registry import Registry
@@ -23,6 +24,7 @@ __all__ = [
     "EmpiricalMultiplicity",
     "FitStage",
     "GradientStage",
+    "IndependentHits",
     "Model",
     "Optimizers",
     "Role",
@@ -33,6 +35,7 @@ __all__ = [
 MODELS: Registry[type[Model]] = Registry("model")
 MODELS.register("vae")(VAE)
 MODELS.register("gan")(GAN)
+MODELS.register("independent")(IndependentHits)
 
 _NETWORK = ("name", "parameters", "width", "spectral_norm")
 
@@ -51,6 +54,9 @@ def build(model: Mapping[str, Any], network: Mapping[str, Any], schema: nets.Sch
     """
     options, family = dict(model), dict(network)
     kind = MODELS[options.pop("name")]
+    if not kind.roles:
+        _check(f"option of model {model['name']}", options, _parameters(kind) - {"schema"})
+        return kind(**{"schema": schema}, **options)
     latent = int(options.pop("latent", 16))
     _check(f"option of model {model['name']}", options, _parameters(kind) - set(kind.roles))
     chosen = nets.FAMILIES[family["name"]]

@@ -1,0 +1,153 @@
+"""What each command does: one function a command, called with its options, returns the exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from sparsegen import data, training
+from sparsegen.errors import ConfigError, DataError
+from sparsegen.events import Events
+from sparsegen.metrics import METRICS
+from sparsegen.models import MODELS
+from sparsegen.nets import FAMILIES
+from sparsegen.study import runs
+from sparsegen.study.evaluation import evaluate_samples, sample_to_file
+from sparsegen.study.executor import execute
+from sparsegen.study.planner import read_study
+from sparsegen.study.report import write_report
+from sparsegen.study.tables import caveats, comparison, results_table
+from sparsegen.training import RunConfig, RunFolder
+from sparsegen.training.checkpoint import replace_file
+
+__all__ = ["compare", "evaluate", "sample", "show_list", "train"]
+
+console = Console()
+
+
+def show_list(kind: str) -> int:
+    """Prints what can be named."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column(kind)
+    table.add_column("what it is")
+    for name, text in _known(kind).items():
+        table.add_row(name, text)
+    console.print(table)
+    return 0
+
+
+def _known(kind: str) -> dict[str, str]:
+    if kind == "models":
+        return {name: (MODELS[name].__doc__ or "").strip().splitlines()[0] for name in MODELS}
+    if kind == "networks":
+        return {name: FAMILIES[name].summary for name in FAMILIES}
+    if kind == "metrics":
+        return {name: METRICS[name].summary + (" (fast)" if METRICS[name].fast else "") for name in METRICS}
+    sets = {}
+    for name in data.EMBEDDED:
+        source = data.open(name, check=False)
+        splits = ", ".join(f"{name}:{split}" for split in source.reader.splits)
+        sets[name] = f"{source.reader.provenance['description']} ({source.reader.rows:,} events; {splits})"
+    return sets | {f"*{data.formats[name].suffixes[0]}": data.formats[name].description for name in data.formats}
+
+
+def train(
+    config: str, output: str, model: str | None, network: str | None, seed: int | None, settings: Mapping[str, Any]
+) -> int:
+    """Trains a run, or goes on with it."""
+    chosen = RunConfig.from_yaml(config)
+    if model is not None and model != chosen.model.name:
+        MODELS[model]
+        # Options of the model in the file mean nothing to another one; only the width of the codes is common to all.
+        latent = {"latent": chosen.model.options["latent"]} if "latent" in chosen.model.options else {}
+        chosen = chosen.updated({"model": {"name": model} | (latent if MODELS[model].roles else {})})
+    if not MODELS[chosen.model.name].roles:
+        chosen = chosen.updated({"network": runs.NO_NETWORK, "data.view": "points"})
+    elif network is not None:
+        FAMILIES[network]
+        chosen = chosen.updated({"network.name": network, "data.view": runs.default_view(network)})
+    if seed is not None:
+        chosen = chosen.updated({"training.seed": seed})
+    chosen = chosen.updated(settings)
+    result, _ = runs.train(output, chosen)
+    console.print(f"{output}: {result.status} after {result.step:,} steps", result.message, highlight=False)
+    return result.exit_code
+
+
+def _trained(run: str) -> tuple[training.RunConfig, Any]:
+    """Config and model of a run that has ended well."""
+    model = training.load(run)
+    folder = RunFolder(run)
+    status = folder.read_status().get("status")
+    if status == "diverged":
+        raise DataError(f"{run}: the run diverged; train it again with a lower training.lr")
+    return folder.config, model
+
+
+def sample(run: str, events: int, output: str, seed: int, overwrite: bool) -> int:
+    """Draws events from a run into a file."""
+    if events < 1:
+        raise ConfigError(f"sample: -n {events}; expected at least 1")
+    config, model = _trained(run)
+    sample_to_file(model, Path(output), events, config, run=str(run), seed=seed, overwrite=overwrite)
+    console.print(f"{output}: {events:,} events of {run}", highlight=False)
+    return 0
+
+
+def evaluate(
+    generated: str,
+    reference: str,
+    metrics: str,
+    view: str | None,
+    events: int | None,
+    seed: int,
+    output: str | None,
+    overwrite: bool,
+) -> int:
+    """Prints the metrics of a file or a run, and writes them as JSON where asked."""
+    if output is not None and Path(output).exists() and not overwrite:
+        raise DataError(f"{output} exists; choose another name or pass --overwrite")
+    drawn: Events | data.FileSource
+    if Path(generated).is_dir():
+        config, model = _trained(generated)
+        n = events or len(data.open(reference))
+        source = runs.open_source(config.data) if config.data.condition else None
+        drawn = Events.cat(list(runs.draw(model, n, seed=seed, source=source)))
+    elif events is not None:
+        raise ConfigError(f"evaluate: -n is for runs; {generated} holds as many events as it holds")
+    else:
+        drawn = data.open(generated)
+    probe = drawn[:1]
+    shape = probe.grid.shape if probe.is_cells and probe.grid is not None and view is None else None
+    real = data.open(reference, view=view or ("image" if probe.is_cells else "points"), shape=shape)
+    results = evaluate_samples(drawn, real, metrics, seed=seed)
+    console.print(results_table(results, f"{generated} against {reference} ({real.view})"))
+    if output is not None:
+        values = {"generated": generated, "reference": reference, "view": str(real.view), "seed": seed}
+        text = json.dumps(values | {"results": [r.as_dict() for r in results]}, indent=1)
+        replace_file(Path(output), [(text + "\n").encode()])
+    return 0
+
+
+def compare(config: str, output: str, processes: int | None, threads: int, settings: Mapping[str, Any]) -> int:
+    """Runs a study and writes its report."""
+    study = read_study(config, settings)
+    finished = execute(study, output, processes=processes or max(1, (os.cpu_count() or 1) // threads), threads=threads)
+    if finished.interrupted:
+        console.print(
+            f"{output}: interrupted with {len(finished.outcomes)} of {len(study.runs)} runs; the same command goes on"
+        )
+        return 75
+    page = write_report(finished)
+    console.print(comparison(finished))
+    for line in caveats(finished):
+        console.print(f"  {line}", highlight=False)
+    console.print(f"  report: {page}", highlight=False)
+    return 1 if any(outcome.status == "failed" for outcome in finished.outcomes.values()) else 0

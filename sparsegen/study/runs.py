@@ -1,0 +1,103 @@
+"""One run from its config: its data, its model, its training, its samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from sparsegen import data, models
+from sparsegen.data import EventSource, EventsSource
+from sparsegen.errors import ConfigError
+from sparsegen.events import Events
+from sparsegen.models import Model
+from sparsegen.nets import FAMILIES, Schema
+from sparsegen.training import DataConfig, RunConfig, RunResult, Trainer
+from sparsegen.training.config import section_dict
+
+__all__ = ["NO_NETWORK", "build_model", "default_view", "draw", "open_source", "train"]
+
+NO_NETWORK = "none"
+"""The network of a model that has none."""
+
+_SCALE_EVENTS = 4096
+
+
+def default_view(network: str) -> str:
+    """How a family of networks sees its data best; points where there is no network."""
+    return "points" if network == NO_NETWORK else FAMILIES[network].view
+
+
+def open_source(config: DataConfig) -> EventSource:
+    """The training events of a run.
+
+    Raises:
+        ConfigError: More events are asked for than there are.
+        DataError: The data set is missing, damaged or empty.
+    """
+    source = data.open(
+        config.name,
+        view=config.view,
+        shape=config.shape,
+        condition=config.condition,
+        classes=config.classes or (),
+    )
+    if config.events is None or config.events == len(source):
+        return source
+    if config.events > len(source):
+        raise ConfigError(f"data.events: {config.events} of {config.name}, which has {len(source)}")
+    labels = None if source.labels is None else source.labels[: config.events]
+    return EventsSource(source[: config.events], f"{config.name}[:{config.events}]", labels, source.classes)
+
+
+def build_model(config: RunConfig, source: EventSource) -> Model:
+    """The run's model with freshly drawn weights, scaled to its data; the same config gives the same weights.
+
+    Raises:
+        ConfigError: An unknown model, network or option.
+    """
+    sample = source[torch.linspace(0, len(source) - 1, min(len(source), _SCALE_EVENTS)).long()]
+    schema = Schema.fit(sample, source.grid)
+    with torch.random.fork_rng():
+        torch.manual_seed(config.training.seed)
+        return models.build(section_dict(config.model), section_dict(config.network), schema)
+
+
+def train(run_dir: str | Path, config: RunConfig) -> tuple[RunResult, Model]:
+    """Trains a run in its folder, or goes on where it was stopped.
+
+    Returns:
+        How it ended, and the model ready to sample.
+    """
+    source = open_source(config.data)
+    model = build_model(config, source)
+    return Trainer(run_dir, config).fit(model, source), model
+
+
+def draw(
+    model: Model, n: int, *, batch: int = 500, seed: int = 0, source: EventSource | None = None
+) -> Iterator[Events]:
+    """Draws ``n`` events in batches, numbered from 0.
+
+    Args:
+        model: What samples.
+        n: How many events.
+        batch: Events at a time.
+        seed: Of all randomness.
+        source: Where conditions are drawn from, for a model that needs them.
+    """
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    generator = torch.Generator(device).manual_seed(seed)
+    chooser = torch.Generator().manual_seed(seed)
+    for start in range(0, n, batch):
+        size = min(batch, n - start)
+        condition = None
+        if source is not None and source.conditions:
+            rows = torch.randint(len(source), (size,), generator=chooser)
+            condition = source[rows].condition
+            assert condition is not None
+            condition = condition.to(device)
+        with torch.no_grad():
+            events = model.sample(size, condition, generator=generator).detach().to("cpu")
+        yield events.replace(ids=torch.arange(start, start + size))
