@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from sparsegen.data.files import whole_file
 from sparsegen.data.formats import Format, formats
-from sparsegen.data.reader import HDF5Reader, padded_to_events, require, rows_of
+from sparsegen.data.reader import HDF5Reader, hdf5_keys, padded_to_events, require, rows_of
 from sparsegen.errors import DataError
 from sparsegen.events import Column, Events
 from sparsegen.grid import Grid
@@ -143,10 +143,7 @@ def write_jetnet(events: Events, path: Path, overwrite: bool = False) -> None:
 
 
 def _matches(path: Path) -> bool:
-    if not path.is_file() or not h5py.is_hdf5(path):
-        return False
-    with h5py.File(path, "r") as file:
-        return "particle_features" in file or "jet_features" in file
+    return bool(hdf5_keys(path) & {"particle_features", "jet_features"})
 
 
 formats.register("jetnet")(

@@ -18,7 +18,7 @@ from sparsegen.errors import DataError
 from sparsegen.events import Column, Events
 from sparsegen.grid import Grid
 
-__all__ = ["HDF5Reader", "Reader", "padded_to_events", "require"]
+__all__ = ["HDF5Reader", "Reader", "hdf5_keys", "padded_to_events", "require"]
 
 
 class Reader(ABC):
@@ -121,6 +121,14 @@ class HDF5Reader(Reader):
         parts = [self.array(key, start, stop) for start, stop in runs]
         joined = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return joined if take is None else joined.take(take, axis=0)
+
+
+def hdf5_keys(path: Path) -> set[str]:
+    """Keys of an HDF5 file; none where the path is no HDF5 file."""
+    if not path.is_file() or not h5py.is_hdf5(path):
+        return set()
+    with h5py.File(path, "r") as file:
+        return set(file)
 
 
 def require(path: Path, key: str, data: h5py.Dataset, shape: Sequence[int | None], kind: str) -> None:

@@ -1,0 +1,79 @@
+"""LAGAN jet images: boosted W against QCD, 25 x 25 pixels of transverse momentum.
+
+``image (N, 25, 25)`` [GeV], ``signal (N,)`` (1 = W, 0 = QCD) and, where the file has them, ``jet_pt``, ``jet_eta``,
+``jet_phi``, ``jet_mass``, ``jet_delta_R`` and ``tau_*`` records of shape ``(N,)``. The published images were rotated by
+a cubic spline, which leaves ripples of either sign: pixels of at most 1 MeV are no hits, as in the published loader.
+
+References:
+    Learning Particle Physics by Example: Location-Aware Generative Adversarial Networks for Physics Synthesis,
+    de Oliveira, Paganini and Nachman, 2017, https://arxiv.org/abs/1701.05927
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsegen.data.formats import Format, formats
+from sparsegen.data.reader import HDF5Reader, hdf5_keys, require
+from sparsegen.data.voxels import VoxelReader
+from sparsegen.errors import DataError
+from sparsegen.events import Column
+from sparsegen.grid import Grid
+
+__all__ = ["LAGANReader"]
+
+_HALF = 1.25
+_RECORDS = ("jet_pt", "jet_eta", "jet_phi", "jet_mass", "jet_delta_R", "tau_21", "tau_32", "tau_1", "tau_2", "tau_3")
+
+
+class LAGANReader(VoxelReader, HDF5Reader):
+    """Reads LAGAN files as sparse cells; classes are ``qcd`` and ``w``."""
+
+    classes = ("qcd", "w")
+    threshold = 1e-3
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        images, signal = self.dataset("image"), self.dataset("signal")
+        require(path, "image", images, (None, None, None), "f")
+        self.rows, height, width = images.shape
+        require(path, "signal", signal, (self.rows,), "n")
+        self.conditions = tuple(name for name in _RECORDS if name in self.file)
+        for name in self.conditions:
+            require(path, name, self.dataset(name), (self.rows,), "f")
+        grid = Grid.regular((height, width), (-_HALF,) * 2, (_HALF,) * 2, ("etarel", "phirel"), ("", "rad"))
+        self.set_grid(grid, (Column("pt", "GeV"),), images.chunks[0] if images.chunks else None)
+
+    def values(self, start: int, stop: int) -> NDArray[Any]:
+        """Pixels ``(B, 625)`` [GeV]."""
+        images = self.array("image", start, stop)
+        return images.reshape(len(images), -1)
+
+    def condition_values(self, start: int, stop: int) -> NDArray[Any] | None:
+        """The file's jet records ``(B, K)``."""
+        if not self.conditions:
+            return None
+        return np.stack([self.array(name, start, stop) for name in self.conditions], axis=1)
+
+    def labels(self) -> NDArray[np.int64]:
+        """0 for QCD, 1 for W."""
+        values = self.array("signal")
+        odd = np.flatnonzero((values != 0) & (values != 1))
+        if len(odd):
+            raise DataError(f"{self.path}: signal of row {odd[0]} is {values[odd[0]]}; expected 0 or 1: mend the row")
+        return values.astype(np.int64)
+
+    def check_file(self) -> None:
+        """Hold the labels against their two values."""
+        self.labels()
+
+
+def _matches(path: Path) -> bool:
+    return bool(hdf5_keys(path) & {"image"})
+
+
+formats.register("lagan")(Format("lagan", "LAGAN jet images HDF5", (".hdf5",), _matches, LAGANReader))
