@@ -4,9 +4,15 @@ Each is ``metrics.NAME(generated, reference, *, protocol=None, seed=0) -> Result
 :func:`evaluate` runs a group.
 """
 
+from sparsegen.metrics.efp import EFPS_D4, efps
 from sparsegen.metrics.evaluate import GROUPS, applicable, evaluate
+from sparsegen.metrics.features import FeatureSample, Moments
+from sparsegen.metrics.frechet import fpd, frechet, frechet_distance
+from sparsegen.metrics.jets import w1efp, w1m, w1p
+from sparsegen.metrics.kernel_mmd import kpd, polynomial_mmd
+from sparsegen.metrics.manifold import coverage, density, prdc, precision, recall
 from sparsegen.metrics.memorisation import memorisation
-from sparsegen.metrics.metric import METRICS, Metric, SmallSampleWarning
+from sparsegen.metrics.metric import METRICS, Metric, SmallSampleWarning, TooFewError
 from sparsegen.metrics.observables import jet_mass, occupied_cells, summary_features
 from sparsegen.metrics.protocol import PROTOCOLS, Protocol
 from sparsegen.metrics.wasserstein import (
@@ -20,17 +26,32 @@ from sparsegen.metrics.wasserstein import (
 )
 
 __all__ = [
+    "EFPS_D4",
+    "FeatureSample",
     "GROUPS",
     "METRICS",
     "Metric",
+    "Moments",
     "PROTOCOLS",
     "Protocol",
     "SmallSampleWarning",
+    "TooFewError",
     "applicable",
+    "coverage",
+    "density",
+    "efps",
     "evaluate",
+    "fpd",
+    "frechet",
+    "frechet_distance",
     "jet_mass",
+    "kpd",
     "memorisation",
     "occupied_cells",
+    "polynomial_mmd",
+    "prdc",
+    "precision",
+    "recall",
     "summary_features",
     "w1",
     "w1_energy",
@@ -39,4 +60,7 @@ __all__ = [
     "w1_multiplicity",
     "w1_occupied",
     "w1_pt",
+    "w1efp",
+    "w1m",
+    "w1p",
 ]

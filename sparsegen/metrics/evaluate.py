@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from sparsegen.errors import ConfigError, DataError, unknown_name
 from sparsegen.events import Events
 from sparsegen.metrics.inputs import EventsLike, additive_column, jet_lattice, jet_view
-from sparsegen.metrics.metric import METRICS, Metric
+from sparsegen.metrics.metric import METRICS, Metric, TooFewError
 from sparsegen.metrics.protocol import Protocol
 from sparsegen.result import Result
 
@@ -78,6 +79,13 @@ def evaluate(
         train: The events that the generator was trained on; metrics that need them are left out of groups without.
         protocol: A :class:`Protocol` or its name.
         seed: Of everything random.
+
+    Returns:
+        One result a metric; a metric for which the samples are too small gives NaN and its protocol the reason.
+
+    Raises:
+        ConfigError: An unknown metric or protocol.
+        DataError: An empty sample, or samples that do not compare.
     """
     if len(generated) == 0 or len(reference) == 0:
         raise DataError(
@@ -86,5 +94,10 @@ def evaluate(
     results = []
     for metric in applicable(names, reference[0:1], train=train):
         extra = {"train": train} if "train" in metric.needs else {}
-        results.append(metric.function(generated, reference, protocol=protocol, seed=seed, **extra))
+        try:
+            result = metric.function(generated, reference, protocol=protocol, seed=seed, **extra)
+        except TooFewError as error:
+            # One metric that wants more events must not cost the table the others.
+            result = Result(metric.name, math.nan, n=len(generated), protocol={"reason": str(error)})
+        results.append(result)
     return results

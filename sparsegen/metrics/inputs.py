@@ -20,7 +20,6 @@ __all__ = [
     "JetView",
     "additive_column",
     "check_comparable",
-    "gather",
     "jet_lattice",
     "jet_view",
     "portions",
@@ -47,11 +46,6 @@ def portions(events: EventsLike, size: int = PORTION) -> Iterator[Events]:
     """Consecutive portions of at most ``size`` events, on the CPU and cut off from autograd."""
     for start in range(0, len(events), size):
         yield events[start : start + size].detach().to("cpu")
-
-
-def gather(events: EventsLike) -> Events:
-    """All the events at once, on the CPU."""
-    return events[:].detach().to("cpu")
 
 
 def valid_events(events: Events, *, role: str, invalid: str = "leave_out") -> tuple[Events, int]:

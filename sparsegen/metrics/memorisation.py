@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from sparsegen.errors import DataError
-from sparsegen.events import Events
-from sparsegen.metrics.inputs import EventsLike, check_comparable, gather, portions, valid_events, warn_small
+from sparsegen.metrics.features import collect, collect_pair
+from sparsegen.metrics.inputs import EventsLike, check_comparable, warn_small
 from sparsegen.metrics.metric import metric
-from sparsegen.metrics.observables import summary_features
 from sparsegen.metrics.protocol import Protocol, resolve
 from sparsegen.result import Result
 
@@ -26,21 +25,6 @@ def nearest_distance(x: Array, to: Array) -> Array:
     """Euclidean distance of every row of ``x`` ``(n, F)`` to the nearest row of ``to`` ``(m, F)``, ``(n,)``."""
     distance, _ = cKDTree(to).query(x, k=1)
     return np.asarray(distance, dtype=np.float64)
-
-
-def _features(events: EventsLike, role: str, invalid: str) -> tuple[Array, tuple[str, ...], int]:
-    rows: list[Array] = []
-    names: tuple[str, ...] = ()
-    left_out = 0
-    for portion in portions(events):
-        kept, bad = valid_events(portion, role=role, invalid=invalid)
-        values, names = summary_features(kept)
-        finite = np.isfinite(values).all(1)
-        left_out += bad + int((~finite).sum())
-        rows.append(values[finite])
-    if not sum(map(len, rows)):
-        raise DataError(f"memorisation: the {role} sample has no event that can be evaluated ({left_out} left out)")
-    return np.concatenate(rows), names, left_out
 
 
 @metric("memorisation", needs=("train",), fast=True)
@@ -68,11 +52,12 @@ def memorisation(
         seed: Of the bootstrap over events.
     """
     setting = resolve(protocol)
-    check_comparable(_head(generated), _head(reference))
-    check_comparable(_head(train), _head(reference))
-    ours, names, left_out = _features(generated, "generated", setting.invalid)
-    held, _, _ = _features(reference, "reference", setting.invalid)
-    seen, _, _ = _features(train, "training", setting.invalid)
+    if len(train) == 0:
+        raise DataError("memorisation: the training sample is empty")
+    check_comparable(train[0:1], reference[0:1])
+    sample, other = collect_pair(generated, reference, invalid=setting.invalid)
+    ours, held = sample.values, other.values
+    seen = collect(train, role="training", invalid=setting.invalid).values
     scale = seen.std(0)
     scale[scale == 0] = 1.0
     ours, held, seen = ours / scale, held / scale, seen / scale
@@ -88,7 +73,7 @@ def memorisation(
     note: dict[str, Any] = {
         "name": "nearest-neighbour",
         "events": [len(ours), len(held), len(seen)],
-        "features": list(names),
+        "features": list(sample.names),
         "seed": seed,
         "copies": float((near < 1e-6).mean()),
         "error": f"bootstrap over events, {setting.resamples} resamples",
@@ -102,12 +87,6 @@ def memorisation(
         n=len(ours),
         protocol=note,
         floor=floor,
-        invalid=left_out,
+        invalid=sample.invalid,
         higher_is_better=True,
     )
-
-
-def _head(events: EventsLike) -> Events:
-    if len(events) == 0:
-        raise DataError("memorisation: an empty sample; generated, reference and training events are all needed")
-    return gather(events[0:1])

@@ -6,16 +6,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from sparsegen.errors import DataError
 from sparsegen.registry import Registry
 from sparsegen.result import Result
 
-__all__ = ["METRICS", "Metric", "SmallSampleWarning", "metric"]
+__all__ = ["METRICS", "Metric", "SmallSampleWarning", "TooFewError", "metric"]
 
 F = TypeVar("F", bound=Callable[..., Result])
 
 
 class SmallSampleWarning(UserWarning):
     """A sample is too small for what a metric claims."""
+
+
+class TooFewError(DataError):
+    """A sample is too small for a metric to have a value at all."""
 
 
 @dataclass(frozen=True)

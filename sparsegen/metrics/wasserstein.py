@@ -32,11 +32,13 @@ from sparsegen.metrics.inputs import (
 from sparsegen.metrics.metric import metric
 from sparsegen.metrics.observables import jet_mass, occupied_cells
 from sparsegen.metrics.protocol import Protocol, resolve
+from sparsegen.metrics.resampling import subsampled_error
 from sparsegen.result import Result
 
 __all__ = [
     "Observable",
     "Observations",
+    "compare_observable",
     "compare_w1",
     "w1",
     "w1_energy",
@@ -200,7 +202,11 @@ class _Pair:
 
 def _draw(n: int, size: int, replace: bool, rng: np.random.Generator) -> Array:
     """How often each of ``n`` events is drawn when ``size`` are."""
-    chosen = rng.integers(n, size=size) if replace else rng.permutation(n)[:size]
+    return _counted(rng.integers(n, size=size) if replace else rng.permutation(n)[:size], n)
+
+
+def _counted(chosen: NDArray[np.int64], n: int) -> Array:
+    """How often each of ``n`` events is among the chosen."""
     return np.bincount(chosen, minlength=n).astype(np.float64)
 
 
@@ -264,7 +270,9 @@ def compare_w1(
     }
     if setting.events is None:
         per_value = pair.whole
-        error = _subsampled_error(pair, (n, m), setting.resamples, rng)
+        error = subsampled_error(
+            lambda i, j: float(pair(_counted(i, n), _counted(j, m)).mean()), (n, m), setting.resamples, rng
+        )
         note["error"] = f"{setting.resamples} subsamples of a fifth of the events"
     else:
         batches = _batched(pair, (n, m), setting, rng)
@@ -278,20 +286,6 @@ def compare_w1(
     floor, note["floor"] = _floor(ref, (n, m), setting, seed)
     warn_small(name, min(n, m), LEAST, note)
     return Result(name, float(per_value.mean()), error, n=n, protocol=note, floor=floor, invalid=generated.invalid)
-
-
-def _subsampled_error(pair: _Pair, sizes: tuple[int, int], resamples: int, rng: np.random.Generator) -> float:
-    """Standard deviation of the mean W1, from subsamples of a fifth of the events of each side."""
-    if min(sizes) < 4:
-        return math.nan
-    taken = [max(2, n // 5) for n in sizes]
-    values = [
-        pair(*(_draw(n, k, False, rng) for n, k in zip(sizes, taken, strict=True))).mean() for _ in range(resamples)
-    ]
-    # Each side adds 1 / n to the variance, a subsample of k of its n events 1 / k - 1 / n.
-    own = sum(1 / n for n in sizes)
-    drawn = sum(1 / k - 1 / n for n, k in zip(sizes, taken, strict=True))
-    return float(np.std(values, ddof=1) * math.sqrt(own / drawn))
 
 
 def _floor(
@@ -339,14 +333,16 @@ def _first(events: EventsLike) -> Events:
     return events[0:1]
 
 
-def _compare(
+def compare_observable(
     name: str,
     generated: EventsLike,
     reference: EventsLike,
     observable: Observable,
-    protocol: Protocol | str | None,
-    seed: int,
+    *,
+    protocol: Protocol | str | None = None,
+    seed: int = 0,
 ) -> Result:
+    """W1 of an observable between two samples of events; see :func:`compare_w1`."""
     check_comparable(_first(generated), _first(reference))
     invalid = resolve(protocol).invalid
     return compare_w1(
@@ -366,7 +362,7 @@ def w1_mass(
     view = jet_view(_first(reference))
     read = lambda events: (jet_mass(events, view).numpy()[:, None], 0)
     observable = Observable(("mass",), read, note={"features": "jet mass", "read_as": view.as_text()})
-    return _compare("w1_mass", generated, reference, observable, protocol, seed)
+    return compare_observable("w1_mass", generated, reference, observable, protocol=protocol, seed=seed)
 
 
 @metric("w1_pt", needs=("jets",), fast=True)
@@ -377,7 +373,7 @@ def w1_pt(
     view = jet_view(_first(reference))
     read = lambda events: (events.to(_DOUBLE).total(view.pt).numpy()[:, None], 0)
     observable = Observable(("pt",), read, note={"features": f"sum of {view.pt}", "read_as": view.as_text()})
-    return _compare("w1_pt", generated, reference, observable, protocol, seed)
+    return compare_observable("w1_pt", generated, reference, observable, protocol=protocol, seed=seed)
 
 
 @metric("w1_energy", needs=("energy",), fast=True)
@@ -388,7 +384,7 @@ def w1_energy(
     column = additive_column(_first(reference), ("energy",))
     read = lambda events: (events.to(_DOUBLE).total(column).numpy()[:, None], 0)
     observable = Observable(("energy",), read, note={"features": f"sum of {column}"})
-    return _compare("w1_energy", generated, reference, observable, protocol, seed)
+    return compare_observable("w1_energy", generated, reference, observable, protocol=protocol, seed=seed)
 
 
 @metric("w1_multiplicity", unit="hits", fast=True)
@@ -399,7 +395,7 @@ def w1_multiplicity(
     read = lambda events: (events.counts.double().numpy()[:, None], 0)
     observable = Observable(("hits",), read, note={"features": "hits per event"})
     _same_view("w1_multiplicity", generated, reference)
-    return _compare("w1_multiplicity", generated, reference, observable, protocol, seed)
+    return compare_observable("w1_multiplicity", generated, reference, observable, protocol=protocol, seed=seed)
 
 
 @metric("w1_hits", fast=True)
@@ -412,7 +408,7 @@ def w1_hits(
     names = (*first.axes, *(c.name for c in first.columns))
     read = lambda events: (np.hstack([events.positions.double().numpy(), events.features.double().numpy()]), 0)
     observable = Observable(names, read, per_hit=True, note={"features": f"hits: {', '.join(names)}"})
-    return _compare("w1_hits", generated, reference, observable, protocol, seed)
+    return compare_observable("w1_hits", generated, reference, observable, protocol=protocol, seed=seed)
 
 
 @metric("w1_occupied", unit="cells", needs=("lattice",), fast=True)
@@ -441,7 +437,7 @@ def w1_occupied(
         return cells.numpy()[:, None], int(dropped.sum())
 
     observable = Observable(("cells",), read, note={"features": "occupied cells", "grid": repr(lattice)})
-    return _compare("w1_occupied", generated, reference, observable, protocol, seed)
+    return compare_observable("w1_occupied", generated, reference, observable, protocol=protocol, seed=seed)
 
 
 def _same_view(name: str, generated: EventsLike, reference: EventsLike) -> None:

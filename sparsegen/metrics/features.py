@@ -1,0 +1,132 @@
+"""Events as points of a feature space: collected portion by portion, with sums that merge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sparsegen.errors import DataError
+from sparsegen.events import Events
+from sparsegen.metrics.inputs import EventsLike, check_comparable, portions, valid_events
+from sparsegen.metrics.observables import summary_features
+
+__all__ = ["Features", "FeatureSample", "Moments", "collect", "collect_pair"]
+
+Array = NDArray[np.float64]
+
+Features = Callable[[Events], "Array | tuple[Array, tuple[str, ...]]"]
+"""Events -> ``(B, F)``, with or without names of the features."""
+
+
+@dataclass(frozen=True)
+class FeatureSample:
+    """The features of the events of a sample that can be evaluated.
+
+    Args:
+        values: ``(n, F)`` float64.
+        names: The features' names; empty where a caller's function gives none.
+        invalid: Events left out.
+    """
+
+    values: Array
+    names: tuple[str, ...]
+    invalid: int
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+def collect(
+    events: EventsLike, features: Features = summary_features, *, role: str, invalid: str = "leave_out"
+) -> FeatureSample:
+    """Features of all events, in portions: only the features themselves are held.
+
+    Raises:
+        DataError: No event can be evaluated.
+    """
+    rows: list[Array] = []
+    names: tuple[str, ...] = ()
+    left_out = 0
+    for portion in portions(events):
+        kept, bad = valid_events(portion, role=role, invalid=invalid)
+        answer = features(kept)
+        values, names = answer if isinstance(answer, tuple) else (answer, ())
+        values = np.asarray(values, dtype=np.float64)
+        finite = np.isfinite(values).all(1)
+        left_out += bad + int((~finite).sum())
+        rows.append(values[finite])
+    if not sum(len(r) for r in rows):
+        raise DataError(
+            f"the {role} sample has no event that can be evaluated: {left_out} of {len(events)} are invalid"
+        )
+    return FeatureSample(np.concatenate(rows), names, left_out)
+
+
+def collect_pair(
+    generated: EventsLike, reference: EventsLike, features: Features = summary_features, *, invalid: str = "leave_out"
+) -> tuple[FeatureSample, FeatureSample]:
+    """Features of both sides, which must have the same axes, columns and units."""
+    if len(generated) == 0 or len(reference) == 0:
+        raise DataError(f"{len(generated)} generated and {len(reference)} reference events; both must be above 0")
+    check_comparable(generated[0:1], reference[0:1])
+    return (
+        collect(generated, features, role="generated", invalid=invalid),
+        collect(reference, features, role="reference", invalid=invalid),
+    )
+
+
+class Moments:
+    """Mean and covariance from sums that stream and merge, in float64.
+
+    Example:
+        >>> rows = np.array([[1.0, 2.0], [3.0, 6.0], [5.0, 1.0]])
+        >>> whole, parts = Moments().update(rows), Moments().update(rows[:1]).merge(Moments().update(rows[1:]))
+        >>> np.allclose(whole.covariance, parts.covariance) and np.allclose(whole.covariance, np.cov(rows.T))
+        True
+    """
+
+    def __init__(self) -> None:
+        self.n = 0
+        self.mean: Array = np.zeros(0)
+        self.scatter: Array = np.zeros((0, 0))
+
+    def update(self, values: ArrayLike) -> Moments:
+        """Takes in rows ``(n, F)``."""
+        x = np.asarray(values, dtype=np.float64)
+        if not len(x):
+            return self
+        other = Moments()
+        other.n, other.mean = len(x), x.mean(0)
+        centred = x - other.mean
+        other.scatter = centred.T @ centred
+        return self.merge(other)
+
+    def merge(self, other: Moments) -> Moments:
+        """Adds what another accumulator has seen (Chan et al., 1979)."""
+        if other.n == 0:
+            return self
+        if self.n == 0:
+            self.n, self.mean, self.scatter = other.n, other.mean.copy(), other.scatter.copy()
+            return self
+        if self.mean.shape != other.mean.shape:
+            raise DataError(f"moments of {len(self.mean)} and of {len(other.mean)} features do not merge")
+        n = self.n + other.n
+        step = other.mean - self.mean
+        self.scatter = self.scatter + other.scatter + np.outer(step, step) * (self.n * other.n / n)
+        self.mean = self.mean + step * (other.n / n)
+        self.n = n
+        return self
+
+    @property
+    def covariance(self) -> Array:
+        """The unbiased covariance ``(F, F)``.
+
+        Raises:
+            DataError: Fewer than two rows were seen.
+        """
+        if self.n < 2:
+            raise DataError(f"a covariance needs two events or more, got {self.n}")
+        return self.scatter / (self.n - 1)
