@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TextIO
 
-from sparsegen.errors import ConfigError, DataError
+from sparsegen.errors import ConfigError, DataError, SparsegenError
 from sparsegen.training.checkpoint import Checkpoints, replace_file
 from sparsegen.training.config import RunConfig, diff
 
@@ -120,6 +120,7 @@ class RunFolder:
 
     def write_dump(self, name: str, values: Mapping[str, Any]) -> None:
         """Writes a JSON file beside the others: what is known of a step that went wrong."""
+        self.path.mkdir(parents=True, exist_ok=True)  # another node need not have it
         replace_file(self.path / name, [(json.dumps(values, indent=1) + "\n").encode()])
 
     # Metrics
@@ -154,13 +155,18 @@ class RunFolder:
         assert self._metrics is not None
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         row = {"step": step, "epoch": epoch, "stage": stage, "seconds": seconds, **finite}
-        self._metrics[0].write(json.dumps(row) + "\n")
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerows((step, epoch, stage, name, value) for name, value in values.items())
-        self._metrics[1].write(text.getvalue())
-        for file in self._metrics:
-            file.flush()
+        try:
+            for file, lines in zip(self._metrics, (json.dumps(row) + "\n", text.getvalue()), strict=True):
+                file.write(lines)
+                file.flush()
+        except OSError as error:
+            raise SparsegenError(
+                f"cannot write the metrics in {self.path}: {error.strerror or error}; make room, then run the same "
+                "command again: it goes on from the last checkpoint"
+            ) from error
 
     def metrics_sizes(self) -> dict[str, int]:
         """Bytes of each metrics file, made durable first."""

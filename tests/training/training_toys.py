@@ -1,11 +1,13 @@
-"""Tiny models and data for the trainer's tests, also a program: ``training_toys.py RUN_DIR [key=value ...]``."""
+"""Tiny models and data for the trainer's tests, also a program: ``training_toys.py FOLDER SCENARIOS``."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 import time
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsegen.data import EventsSource
+from sparsegen.errors import SparsegenError
 from sparsegen.events import Events
 from sparsegen.models.base import FitStage, GradientStage, Model, Optimizers, Stage
 from sparsegen.training import RunConfig, RunResult, Trainer
@@ -163,19 +166,26 @@ class Terminated(Game):
         return super().step(events, optimizers, generator)
 
 
-def main() -> int:
-    options: dict[str, Any] = dict(item.split("=", 1) for item in sys.argv[2:])
+def play(folder: Path, scenario: dict[str, Any]) -> int:
+    """One run; leaves the outcome and the weights of this rank beside it."""
     torch.manual_seed(0)
-    model: Model = (
-        Regressor() if options.pop("model", "game") == "regressor" else Terminated(float(options.pop("pause", 0)))
-    )
-    Terminated.at = int(options.pop("term_at", 0))
-    dump = options.pop("dump", None)
-    result = fit(sys.argv[1], model, make_config(**options))
-    if dump:
-        torch.save(model.state_dict(), f"{sys.argv[1]}/weights-{os.environ.get('LOCAL_RANK', 0)}.pt")
-    return result.exit_code
+    kind, pause = scenario.pop("model", "game"), scenario.pop("pause", 0.0)
+    model: Model = Regressor() if kind == "regressor" else Terminated(pause)
+    Terminated.at = scenario.pop("term_at", 0)
+    events = make_events()
+    if "nan_event" in scenario:
+        hits = (events.batch == scenario.pop("nan_event")).nonzero()[:, 0]
+        events = events.with_features(events.features.index_fill(0, hits, float("nan")))
+    run, rank = scenario.pop("run"), os.environ.get("LOCAL_RANK", "0")
+    try:
+        outcome: Any = fit(folder / run, model, make_config(**scenario), events).exit_code
+    except SparsegenError as error:
+        outcome = str(error)
+    with open(folder / f"{run}-{rank}.json", "a") as file:
+        file.write(json.dumps(outcome) + "\n")
+    torch.save(model.state_dict(), folder / f"{run}-{rank}.pt")
+    return outcome if isinstance(outcome, int) else 2
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(max(play(Path(sys.argv[1]), scenario) for scenario in json.loads(sys.argv[2])))
