@@ -8,14 +8,14 @@ from sparsegen.data.api import EMBEDDED, open, write
 from sparsegen.data.calochallenge import CaloChallengeReader, calochallenge_grid
 from sparsegen.data.caloclouds import CaloCloudsReader
 from sparsegen.data.calogan import CaloGANReader
-from sparsegen.data.check import Finding, findings
+from sparsegen.data.check import findings
 from sparsegen.data.dense import DenseReader
 from sparsegen.data.formats import Format, formats
 from sparsegen.data.idx import IDXReader
 from sparsegen.data.jetnet import JetNetReader
 from sparsegen.data.lagan import LAGANReader
 from sparsegen.data.ragged import RaggedReader, RaggedWriter
-from sparsegen.data.reader import HDF5Reader, Reader
+from sparsegen.data.reader import Finding, HDF5Reader, Reader
 from sparsegen.data.source import EventSource, EventsSource, FileSource
 from sparsegen.data.views import VIEWS
 

@@ -10,7 +10,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from sparsegen.data.formats import Format, formats
-from sparsegen.data.reader import HDF5Reader, hdf5_keys, padded_to_events, require, rows_of
-from sparsegen.errors import DataError
+from sparsegen.data.reader import Finding, HDF5Reader, hdf5_keys, padded_to_events, require, rows_of
 from sparsegen.events import Column, Events
 
 __all__ = ["CaloCloudsReader"]
@@ -59,17 +58,14 @@ class CaloCloudsReader(HDF5Reader):
             ids=rows_of(runs, take),
         )
 
-    def check_file(self) -> None:
-        """Padding must lie before the hits."""
+    def findings(self) -> Iterator[Finding]:
+        """Rows with padding after a hit."""
         for start in range(0, self.rows, self.block):
             real = self.array("events", start, start + self.block)[:, 3] != 0
             late = (real[:, :-1] & ~real[:, 1:]).any(1)
-            if late.any():
-                row = start + int(np.flatnonzero(late)[0])
-                raise DataError(
-                    f"{self.path}: events of row {row} has padding after a hit, expected it before all; "
-                    "drop or mend the row with `sparsegen data repair`"
-                )
+            for row in np.flatnonzero(late):
+                message = "has padding after a hit, expected it before all"
+                yield Finding(str(self.path), "events", start + int(row), message)
 
 
 def _matches(path: Path) -> bool:

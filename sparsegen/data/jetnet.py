@@ -11,7 +11,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from sparsegen.data.files import whole_file
 from sparsegen.data.formats import Format, formats
-from sparsegen.data.reader import HDF5Reader, hdf5_keys, padded_to_events, require, rows_of
+from sparsegen.data.reader import Finding, HDF5Reader, hdf5_keys, padded_to_events, require, rows_of
 from sparsegen.errors import DataError
 from sparsegen.events import Column, Events
 from sparsegen.grid import Grid
@@ -86,31 +86,25 @@ class JetNetReader(HDF5Reader):
     def _mask(self, particles: NDArray[Any]) -> NDArray[np.bool_]:
         return particles[..., 3] > 0.5 if self.masked else (particles != 0).any(-1)
 
-    def check_file(self) -> None:
-        """Hold the mask against padding and counts."""
+    def findings(self) -> Iterator[Finding]:
+        """Rows whose mask contradicts the padding, or whose count contradicts the mask."""
         for start in range(0, self.rows, self.block):
-            self._check_block(start, min(start + self.block, self.rows))
-
-    def _check_block(self, start: int, stop: int) -> None:
-        particles = self.array("particle_features", start, stop)
-        mask = self._mask(particles)
-        counts = mask.sum(1)
-        if self.masked:
-            values = particles[..., 3]
-            self._refuse(start, ((values != 0) & (values != 1)).any(1), "has a mask that is neither 0 nor 1")
-            hidden = ((particles[..., :3] != 0) & ~mask[..., None]).any((1, 2))
-            self._refuse(start, hidden, "has particles that its mask calls padding")
-        jets = self.array("jet_features", start, stop)
-        if jets.shape[1] > 3:
-            # The published counts are those before the hardest M were taken
-            stated = np.minimum(jets[:, 3], self.length)
-            self._refuse(start, stated != counts, "has another number of particles than jet_features says")
-
-    def _refuse(self, start: int, bad: NDArray[np.bool_], message: str) -> None:
-        if bad.any():
-            row = start + int(np.flatnonzero(bad)[0])
-            remedy = "drop or mend the row with `sparsegen data repair`"
-            raise DataError(f"{self.path}: particle_features of row {row} {message}; {remedy}")
+            particles = self.array("particle_features", start, start + self.block)
+            jets = self.array("jet_features", start, start + self.block)
+            mask = self._mask(particles)
+            faults = {}
+            if self.masked:
+                values = particles[..., 3]
+                faults["has a mask that is neither 0 nor 1"] = ((values != 0) & (values != 1)).any(1)
+                hidden = ((particles[..., :3] != 0) & ~mask[..., None]).any((1, 2))
+                faults["has particles that its mask calls padding"] = hidden
+            if jets.shape[1] > 3:
+                # The published counts are those before the hardest M were taken
+                stated = np.minimum(jets[:, 3], self.length)
+                faults["has another number of particles than jet_features says"] = stated != mask.sum(1)
+            for message, bad in faults.items():
+                for row in np.flatnonzero(bad):
+                    yield Finding(str(self.path), "particle_features", start + int(row), message)
 
 
 def write_jetnet(events: Events, path: Path, overwrite: bool = False) -> None:

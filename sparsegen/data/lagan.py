@@ -11,6 +11,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsegen.data.formats import Format, formats
-from sparsegen.data.reader import HDF5Reader, hdf5_keys, require
+from sparsegen.data.reader import Finding, HDF5Reader, hdf5_keys, require
 from sparsegen.data.voxels import VoxelReader
-from sparsegen.errors import DataError
 from sparsegen.events import Column
 from sparsegen.grid import Grid
 
@@ -61,15 +61,13 @@ class LAGANReader(VoxelReader, HDF5Reader):
 
     def labels(self) -> NDArray[np.int64]:
         """0 for QCD, 1 for W."""
-        values = self.array("signal")
-        odd = np.flatnonzero((values != 0) & (values != 1))
-        if len(odd):
-            raise DataError(f"{self.path}: signal of row {odd[0]} is {values[odd[0]]}; expected 0 or 1: mend the row")
-        return values.astype(np.int64)
+        return self.array("signal").astype(np.int64)
 
-    def check_file(self) -> None:
-        """Hold the labels against their two values."""
-        self.labels()
+    def findings(self) -> Iterator[Finding]:
+        """Labels that are neither 0 nor 1."""
+        values = self.array("signal")
+        for row in np.flatnonzero((values != 0) & (values != 1)):
+            yield Finding(str(self.path), "signal", int(row), f"is {values[row]}, expected 0 or 1")
 
 
 def _matches(path: Path) -> bool:

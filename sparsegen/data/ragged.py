@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from sparsegen.data.files import whole_file
 from sparsegen.data.formats import Format, formats
-from sparsegen.data.reader import HDF5Reader, require
+from sparsegen.data.reader import Finding, HDF5Reader, require
 from sparsegen.errors import ConfigError, DataError, unknown_name
 from sparsegen.events import Column, Events
 from sparsegen.grid import Grid
@@ -285,14 +285,14 @@ class RaggedReader(HDF5Reader):
                 f"{self.grid.shape} or not valid in it; drop or mend the row with `sparsegen data repair`"
             )
 
-    def check_file(self) -> None:
-        """Hold every data set against its checksum."""
+    def findings(self) -> Iterator[Finding]:
+        """Data sets that do not match their checksum."""
         for key, expected in self.checksums.items():
             digest = hashlib.sha256()
             for start in range(0, len(self.dataset(key)), 16 * _CHUNK_HITS):
                 digest.update(np.ascontiguousarray(self.array(key, start, start + 16 * _CHUNK_HITS)).tobytes())
             if digest.hexdigest() != expected:
-                raise DataError(f"{self.path}: {key} does not match its checksum; copy or make the file again")
+                yield Finding(str(self.path), key, -1, "does not match its checksum", "copy or make the file again")
 
 
 def write_ragged(events: Events, path: Path, overwrite: bool = False) -> None:

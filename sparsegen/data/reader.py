@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,32 @@ from sparsegen.errors import DataError
 from sparsegen.events import Column, Events
 from sparsegen.grid import Grid
 
-__all__ = ["HDF5Reader", "Reader", "hdf5_keys", "padded_to_events", "require"]
+__all__ = ["Finding", "HDF5Reader", "Reader", "hdf5_keys", "padded_to_events", "require"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong with a file or with one of its events.
+
+    Args:
+        file: The file.
+        key: What holds the fault: a column, an axis or a data set.
+        row: The event's row in the file; -1 where the fault is not one row's.
+        message: What is wrong.
+        remedy: What to do.
+        error: Whether the file cannot be used as it is; else a remark.
+    """
+
+    file: str
+    key: str
+    row: int
+    message: str
+    remedy: str = "drop or mend the row with `sparsegen data repair`"
+    error: bool = True
+
+    def __str__(self) -> str:
+        where = self.key if self.row < 0 else f"{self.key} of row {self.row}"
+        return f"{self.file}: {where} {self.message}; {self.remedy}"
 
 
 class Reader(ABC):
@@ -72,8 +98,9 @@ class Reader(ABC):
         """Rows of one of ``splits``, rising."""
         raise DataError(f"{self.path}: records no splits; make some with `sparsegen data split`")
 
-    def check_file(self) -> None:  # noqa: B027 - most formats have nothing beyond their events
-        """Raises what is wrong with the file beyond what its events show."""
+    def findings(self) -> Iterator[Finding]:
+        """What is wrong with the file beyond what its events show."""
+        yield from ()
 
 
 class HDF5Reader(Reader):

@@ -292,7 +292,7 @@ class TestLAGAN:
 
     def test_faults_are_named(self, path: Path, alter: Callable[..., None]) -> None:
         alter(path, "signal", 4, 2)
-        _refused(path, "signal of row 4 is 2.0; expected 0 or 1")
+        _refused(path, "signal of row 4 is 2.0, expected 0 or 1")
         alter(path, "signal", 4, 0)
         alter(path, "image", (5, 0, 0), -1)
         _refused(path, "pt of row 5", "negative amount")
