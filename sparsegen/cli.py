@@ -1,7 +1,7 @@
 """The command line: parses, calls the library, prints.
 
-What a command does is in :mod:`sparsegen.study.commands` (in :mod:`data_tools` for ``data``), which is imported when one
-is run, so that ``sparsegen --help`` answers at once.
+What a command does is in :mod:`sparsegen.study.commands` (in :mod:`data_tools` for ``data``), which is imported when
+one is run, so that ``sparsegen --help`` answers at once.
 """
 
 from __future__ import annotations

@@ -37,8 +37,6 @@ class IndependentHits(Model):
         tensor([1, 0, 2])
     """
 
-    roles: Mapping[str, Any] = {}
-
     def __init__(self, schema: Schema) -> None:
         super().__init__()
         self.schema = schema

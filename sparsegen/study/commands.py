@@ -29,7 +29,12 @@ from sparsegen.training.checkpoint import replace_file
 
 __all__ = ["compare", "evaluate", "sample", "show_list", "train"]
 
-console = Console()
+console = Console(soft_wrap=True)
+
+
+def _wide(table: Table) -> None:
+    """Prints a table whose numbers must not be cut: on a narrow terminal its lines wrap."""
+    Console(width=max(console.width, 112), soft_wrap=True).print(table)
 
 
 def show_list(kind: str) -> int:
@@ -52,9 +57,9 @@ def _known(kind: str) -> dict[str, str]:
         return {name: METRICS[name].summary + (" (fast)" if METRICS[name].fast else "") for name in METRICS}
     sets = {}
     for name in data.EMBEDDED:
-        source = data.open(name, check=False)
-        splits = ", ".join(f"{name}:{split}" for split in source.reader.splits)
-        sets[name] = f"{source.reader.provenance['description']} ({source.reader.rows:,} events; {splits})"
+        reader = data.RaggedReader(data.EMBEDDED[name])
+        splits = ", ".join(f"{name}:{split}" for split in reader.splits)
+        sets[name] = f"{reader.provenance['description']} ({reader.rows:,} events; {splits})"
     return sets | {f"*{data.formats[name].suffixes[0]}": data.formats[name].description for name in data.formats}
 
 
@@ -72,7 +77,9 @@ def train(
         chosen = chosen.updated({"network": runs.NO_NETWORK, "data.view": "points"})
     elif network is not None:
         FAMILIES[network]
-        chosen = chosen.updated({"network.name": network, "data.view": runs.default_view(network)})
+        kept = chosen.network
+        section = {"name": network, "parameters": kept.parameters, "width": kept.width}
+        chosen = chosen.updated({"network": section, "data.view": runs.default_view(network)})
     if seed is not None:
         chosen = chosen.updated({"training.seed": seed})
     chosen = chosen.updated(settings)
@@ -128,7 +135,7 @@ def evaluate(
     shape = probe.grid.shape if probe.is_cells and probe.grid is not None and view is None else None
     real = data.open(reference, view=view or ("image" if probe.is_cells else "points"), shape=shape)
     results = evaluate_samples(drawn, real, metrics, seed=seed)
-    console.print(results_table(results, f"{generated} against {reference} ({real.view})"))
+    _wide(results_table(results, f"{generated} against {reference} ({real.view})"))
     if output is not None:
         values = {"generated": generated, "reference": reference, "view": str(real.view), "seed": seed}
         text = json.dumps(values | {"results": [r.as_dict() for r in results]}, indent=1)
@@ -146,7 +153,7 @@ def compare(config: str, output: str, processes: int | None, threads: int, setti
         )
         return 75
     page = write_report(finished)
-    console.print(comparison(finished))
+    _wide(comparison(finished))
     for line in caveats(finished):
         console.print(f"  {line}", highlight=False)
     console.print(f"  report: {page}", highlight=False)

@@ -6,11 +6,13 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import matplotlib.ticker
 import mplhep
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize, SymLogNorm
 from matplotlib.figure import Figure
@@ -34,9 +36,11 @@ Array = NDArray[np.float64]
 COLOURS = {"sparse": "#d1495b", "dense": "#2e6fb7", "points": "#2a9d6f", "pointnet": "#8a5cc2", "none": "#8d8d8d"}
 """The colour of each family in every figure; families without one take the next of :data:`_SPARE`."""
 _SPARE = ("#e08e2b", "#3aa5b5", "#a0522d", "#c155a5")
+PIXELS = 96
+"""CSS pixels an inch: at this width a figure's letters have the size of the page's."""
 _INK, _SOFT, _GRID = "#20252b", "#6b7480", "#e4e7eb"
 
-_STYLE = {
+_STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.edgecolor": "#9aa2ab",
@@ -69,22 +73,22 @@ def _figure(width: float, height: float) -> Figure:
         return Figure(figsize=(width, height), layout="constrained")
 
 
-def _encoded(figure: Figure, kind: str, **options: object) -> str:
+def _encoded(figure: Figure, kind: str, **options: Any) -> str:
     buffer = io.BytesIO()
     with matplotlib.rc_context(_STYLE):
-        figure.savefig(buffer, format=kind, **options)  # type: ignore[arg-type]
+        figure.savefig(buffer, format=kind, **options)
     mime = "image/svg+xml" if kind == "svg" else f"image/{kind}"
     return f"data:{mime};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def as_svg(figure: Figure) -> str:
-    """A figure as a data address of SVG."""
+    """A figure as a data address of SVG: for lines."""
     return _encoded(figure, "svg", metadata={"Date": None})
 
 
-def as_png(figure: Figure, dpi: int = 150) -> str:
-    """A figure as a data address of PNG."""
-    return _encoded(figure, "png", dpi=dpi, metadata={"Software": None})
+def as_png(figure: Figure) -> str:
+    """A figure as a data address of PNG, sharp on dense screens too: for pictures of many cells."""
+    return _encoded(figure, "png", dpi=2 * PIXELS, metadata={"Software": None})
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,7 @@ def mean_images(real: Panel, generated: Sequence[Sequence[Panel]], unit: str) ->
     """
     columns = max(len(row) for row in generated)
     with matplotlib.rc_context(_STYLE):
-        figure = _figure(2.0 * (columns + 1) + 0.9, 4.15 * len(generated))
+        figure = _figure(min(11.2, 2.15 * (columns + 1) + 0.9), 4.3 * len(generated))
         grid = figure.subplots(2 * len(generated), columns + 1, squeeze=False)
         top = float(real.image.max()) or 1.0
         norm = LogNorm(top * 1e-5, top, clip=True)
@@ -141,7 +145,10 @@ def mean_images(real: Panel, generated: Sequence[Sequence[Panel]], unit: str) ->
                 second = _picture(lower[j + 1], Panel("generated − real", row[j].image - real.image), spread, "RdBu_r")
             figure.colorbar(first, ax=list(upper), shrink=0.85, pad=0.01, label=f"mean {unit}")
             if second is not None:
-                figure.colorbar(second, ax=list(lower), shrink=0.85, pad=0.01, label="difference")
+                bar = figure.colorbar(second, ax=list(lower), shrink=0.85, pad=0.01, label="difference")
+                steps = [10.0**k for k in range(-9, 9, 2) if 3e-4 * top < 10.0**k < top]
+                bar.set_ticks([-x for x in reversed(steps)] + [0.0, *steps])
+                bar.minorticks_off()
     return figure
 
 
@@ -154,7 +161,7 @@ def event_rows(rows: Sequence[tuple[str, Sequence[Array]]], unit: str) -> Figure
     """
     columns = max(len(images) for _, images in rows)
     with matplotlib.rc_context(_STYLE):
-        figure = _figure(1.22 * columns + 1.9, 1.22 * len(rows) + 0.1)
+        figure = _figure(1.12 * columns + 2.0, 1.12 * len(rows) + 0.1)
         grid = figure.subplots(len(rows), columns, squeeze=False)
         top = max(float(image.max()) for _, images in rows[:1] for image in images) or 1.0
         norm = LogNorm(top * 1e-4, top, clip=True)
@@ -200,7 +207,7 @@ def histograms(observables: Mapping[str, tuple[Array, Sequence[Histogram]]], bin
         bins: At most so many.
     """
     with matplotlib.rc_context(_STYLE):
-        figure = _figure(3.25 * len(observables), 3.75)
+        figure = _figure(min(11.2, 2.8 * len(observables)), 3.6)
         grid = figure.subplots(2, len(observables), height_ratios=(3, 1), sharex="col", squeeze=False)
         for column, (label, (real, samples)) in enumerate(observables.items()):
             edges = _edges(real, bins)
@@ -282,7 +289,7 @@ def quality(columns: Mapping[str, Sequence[Point]], baselines: Mapping[str, floa
     """
     rows = max(len(points) for points in columns.values())
     with matplotlib.rc_context(_STYLE):
-        figure = _figure(4.6 * len(columns), 0.34 * rows + 1.0)
+        figure = _figure(5.6 * len(columns), 0.34 * rows + 1.0)
         grid = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
         for axes, (heading, points) in zip(grid, columns.items(), strict=True):
             axes.set_xscale("log")
@@ -313,23 +320,36 @@ def quality(columns: Mapping[str, Sequence[Point]], baselines: Mapping[str, floa
     return figure
 
 
-def curves(panels: Mapping[str, Mapping[str, tuple[Array, Array, str]]]) -> Figure:
-    """Training curves: a panel a quantity, a line a run.
+@dataclass(frozen=True)
+class Curve:
+    """One quantity of one run.
 
     Args:
-        panels: Title -> label -> epochs, values and colour.
+        label: Its name in the legend; runs of one name share it.
+        epochs: Where it was noted.
+        values: What was noted.
+        colour: Of its line.
     """
+
+    label: str
+    epochs: Array
+    values: Array
+    colour: str
+
+
+def curves(panels: Mapping[str, Sequence[Curve]]) -> Figure:
+    """Training curves: a panel a quantity, a line a run."""
     with matplotlib.rc_context(_STYLE):
         columns = min(4, len(panels))
         rows = -(-len(panels) // columns)
-        figure = _figure(3.25 * columns, 2.3 * rows + 0.3)
+        figure = _figure(2.8 * columns, 2.0 * rows + 0.3)
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
-        handles: dict[str, object] = {}
+        handles: dict[str, Artist] = {}
         for axes, (title, lines) in zip(grid, panels.items(), strict=False):
-            for label, (x, y, tint) in lines.items():
-                (line,) = axes.plot(x, y, color=tint, linewidth=1.1, alpha=0.85)
-                handles.setdefault(label, line)
-            values = np.concatenate([y[np.isfinite(y)] for _, y, _ in lines.values()])
+            for curve in lines:
+                (line,) = axes.plot(curve.epochs, curve.values, color=curve.colour, linewidth=1.1, alpha=0.85)
+                handles.setdefault(curve.label, line)
+            values = np.concatenate([curve.values[np.isfinite(curve.values)] for curve in lines])
             if len(values):
                 low, high = np.quantile(values, [0.01, 0.99])
                 pad = 0.12 * (high - low) or 0.1 * max(abs(high), 1e-6)
@@ -341,5 +361,5 @@ def curves(panels: Mapping[str, Mapping[str, tuple[Array, Array, str]]]) -> Figu
             axes.axis("off")
         for axes in grid[max(0, len(panels) - columns) : len(panels)]:
             axes.set_xlabel("epoch")
-        figure.legend(list(handles.values()), list(handles), loc="outside upper left", ncols=len(handles))  # type: ignore[arg-type]
+        figure.legend(list(handles.values()), list(handles), loc="outside upper left", ncols=len(handles))
     return figure

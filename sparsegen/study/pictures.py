@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from sparsegen import data
@@ -17,8 +19,8 @@ from sparsegen.metrics import jet_mass, occupied_cells
 from sparsegen.study import figures
 from sparsegen.study.evaluation import SAMPLES, metrics_rows
 from sparsegen.study.executor import Finished
-from sparsegen.study.figures import Histogram, Panel, Point
-from sparsegen.study.page import Section, figure
+from sparsegen.study.figures import PIXELS, Curve, Histogram, Panel, Point
+from sparsegen.study.page import Section, picture
 from sparsegen.study.statistics import Group, groups
 from sparsegen.study.tables import shown_metrics, status_text
 
@@ -28,6 +30,7 @@ Array = NDArray[np.float64]
 
 _EXAMPLES = 8
 _BOOKKEEPING = ("step", "epoch", "stage", "seconds", "events_per_second", "skipped")
+_RATIO = "generated / real"
 _MONITORS = ("hits", "total", "diversity")
 
 
@@ -94,11 +97,11 @@ def _quality(finished: Finished) -> Section:
             columns.setdefault(heading, []).append(Point(label, values, group_colour(group)))
     if not columns:
         return Section("", "")
-    drawn = figures.as_svg(figures.quality(columns, baselines))
+    drawn = figures.quality(columns, baselines)
     caption = (
         "Green line: real against real. Dashed: the trivial generator, which draws hits independently. A dot a seed."
     )
-    return Section("Quality at a glance", figure(drawn, "multiples of the floor of each generator", caption))
+    return Section("Quality at a glance", _svg(drawn, "multiples of the floor of each generator", caption))
 
 
 def _histograms(finished: Finished, label: str, samples: list[Sample], name: str) -> Section:
@@ -117,11 +120,12 @@ def _histograms(finished: Finished, label: str, samples: list[Sample], name: str
                     for s, v in values
                 ],
             )
-        drawn = figures.as_svg(figures.histograms(lines))
-        body += f"<h3>{_model_name(model)}</h3>" + figure(drawn, f"distributions of {model} and real events")
+        drawn = _svg(figures.histograms(lines), f"distributions of {model} and real events")
+        body += f"<h3>{escape(_model_name(model))}</h3>{drawn}"
     note = (
-        f"First seed of each generator against all of {real.reference.name}. All but the number of hits is measured on the common "
-        "lattice; the number of hits is shown of generators that make hits rather than cells. Bars and band: one standard deviation."
+        f"First seed of each generator against all of {real.reference.name}. All but the number of hits is measured on "
+        "the common lattice; the number of hits is shown of generators that make hits rather than cells. Bars and "
+        "band: one standard deviation."
     )
     return Section(f"Distributions{name}", body, note)
 
@@ -182,14 +186,10 @@ def _images(finished: Finished, label: str, samples: list[Sample], name: str) ->
         rows[-1] = rows[-1] + trivial
     elif trivial:
         rows = [trivial]
-    drawn = figures.as_png(figures.mean_images(Panel("real", _flat_image(real)), rows, _unit(real)))
-    axes = " across, ".join(real.axes[:2]) + " upwards"
-    return Section(
-        f"Mean images{name}",
-        figure(
-            drawn, "mean images of real and generated events and their differences", f"{axes}; logarithmic colours."
-        ),
-    )
+    drawn = figures.mean_images(Panel("real", _flat_image(real)), rows, _unit(real))
+    caption = " across, ".join(real.axes[:2]) + " upwards; logarithmic colours."
+    text = "mean images of real and generated events and their differences"
+    return Section(f"Mean images{name}", _png(drawn, text, caption))
 
 
 def _events(finished: Finished, label: str, samples: list[Sample], name: str) -> Section:
@@ -197,28 +197,27 @@ def _events(finished: Finished, label: str, samples: list[Sample], name: str) ->
     rows = [("real", [_flat_image(real[i]) for i in range(len(real))])]
     for s in samples:
         rows.append((s.group.name, [_flat_image(s.cells[i]) for i in range(min(_EXAMPLES, len(s.cells)))]))
-    drawn = figures.as_png(figures.event_rows(rows, _unit(real)), dpi=130)
-    return Section(f"Single events{name}", figure(drawn, "single events", "The first of each sample, not chosen."))
+    drawn = _png(figures.event_rows(rows, _unit(real)), "single events", "The first of each sample, not chosen.")
+    return Section(f"Single events{name}", drawn)
 
 
 def _curves(finished: Finished) -> Section:
     body = ""
     found = [g for g in groups(finished) if g.network != "none"]
-    for model in dict.fromkeys((g.data, g.model) for g in found):
-        panels: dict[str, dict[str, tuple[Array, Array, str]]] = {}
-        for group in (g for g in found if (g.data, g.model) == model):
-            for i, run in enumerate(group.runs):
-                series = _series(finished.run_folder(run))
-                for title, (x, y) in series.items():
-                    key = _short(group) if i == 0 else f"{_short(group)} {i}"
-                    panels.setdefault(title, {})[key] = (x, y, group_colour(group))
-        panels = {t: panels[t] for t in sorted(panels, key=lambda t: t.startswith("generated / real"))}
+    for data_label, model in dict.fromkeys((g.data, g.model) for g in found):
+        panels: dict[str, list[Curve]] = {}
+        for group in (g for g in found if (g.data, g.model) == (data_label, model)):
+            for run in group.runs:
+                for title, (x, y) in _series(finished.run_folder(run)).items():
+                    panels.setdefault(title, []).append(Curve(_short(group), x, y, group_colour(group)))
         if panels:
-            heading = " ".join(part for part in (model[0], _model_name(model[1])) if part)
-            body += f"<h3>{heading}</h3>" + figure(
-                figures.as_svg(figures.curves(panels)), f"training curves of {heading}"
-            )
-    note = "Losses compare within a family only: each family has its own likelihood. Generated / real: 1 is right, towards 0 is collapse."
+            heading = " ".join(part for part in (data_label, _model_name(model)) if part)
+            ordered = {t: panels[t] for t in sorted(panels, key=lambda t: t.startswith(_RATIO))}
+            body += f"<h3>{escape(heading)}</h3>" + _svg(figures.curves(ordered), f"training curves of {heading}")
+    note = (
+        "A line a seed. Losses compare within a family only: each family has its own likelihood. "
+        f"{_RATIO}: 1 is right, towards 0 is collapse."
+    )
     return Section("Training", body, note)
 
 
@@ -233,7 +232,7 @@ def _series(folder: Path) -> dict[str, tuple[Array, Array]]:
             if prefix == "monitor":
                 if not name.startswith(_MONITORS) or name.endswith("_spread"):
                     continue
-                key = f"generated / real: {name.replace('_', ' ')}"
+                key = f"{_RATIO}: {name.replace('_', ' ')}"
             values.setdefault(key, []).append((row["epoch"], math.nan if value is None else value))
     return {key: (np.array([x for x, _ in pairs]), np.array([y for _, y in pairs])) for key, pairs in values.items()}
 
@@ -244,3 +243,11 @@ def _model_name(model: str) -> str:
 
 def _short(group: Group) -> str:
     return "trivial" if group.network == "none" else group.network
+
+
+def _svg(drawn: Figure, text: str, caption: str = "") -> str:
+    return picture(figures.as_svg(drawn), PIXELS * drawn.get_figwidth(), text, caption)
+
+
+def _png(drawn: Figure, text: str, caption: str = "") -> str:
+    return picture(figures.as_png(drawn), PIXELS * drawn.get_figwidth(), text, caption)

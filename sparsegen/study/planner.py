@@ -70,7 +70,7 @@ class EvaluationConfig:
             raise ConfigError("evaluation.reference is missing; name the real events, such as pythia-jets:test")
         if values.get("events") is not None and not (isinstance(values["events"], int) and values["events"] > 1):
             raise ConfigError(f"evaluation.events: {values['events']!r}; expected a whole number above 1")
-        kept = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        kept: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return cls(**kept)
 
     def to_dict(self) -> dict[str, Any]:

@@ -122,13 +122,13 @@ def machine() -> dict[str, Any]:
 def _html(finished: Finished) -> str:
     samples = pictures.load_samples(finished)
     lines = tables.caveats(finished)
-    sections = [Section("Comparison", _table(finished), lines[-1] if len(finished.study.seeds) > 1 else "")]
-    sections[0] = Section("Comparison", _headline(finished) + _table(finished), " · ".join(lines[1:]))
-    sections += pictures.sections(finished, samples)
-    sections.append(Section("How it was made", _provenance(finished)))
-    return render(
-        finished.study.title, _subtitle(finished), sections, banner=lines[0] if len(finished.study.seeds) == 1 else ""
-    )
+    sections = [
+        Section("Comparison", _headline(finished) + _table(finished), ". ".join(lines) + "."),
+        *pictures.sections(finished, samples),
+        Section("How it was made", _provenance(finished)),
+    ]
+    banner = lines[0] if len(finished.study.seeds) == 1 else ""
+    return render(finished.study.title, _subtitle(finished), sections, banner)
 
 
 def _subtitle(finished: Finished) -> str:
@@ -163,12 +163,22 @@ def _table(finished: Finished) -> str:
         cells = ""
         for name in chosen:
             r = results[name]
-            cells += f'<td class="n">{tables.with_error(r.value, r.error)}</td><td class="n">{tables.multiple(r.over_floor)}</td>'
+            cells += _cell(tables.with_error(r.value, r.error)) + _cell(tables.multiple(r.over_floor))
         empty = "<td></td>" * len(tables.COST_HEADINGS)
         body.append(f'<tr class="real"><th>{escape(f"{label} real against real".strip())}</th>{cells}{empty}</tr>')
     for group in groups(finished):
         body.append(_row(group, list(chosen)))
-    return f'<div class="scroll"><table><thead><tr><th>generator</th>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+    return _scrolling(f"<tr><th>generator</th>{head}</tr>", "".join(body))
+
+
+def _cell(text: str, title: str = "") -> str:
+    """A cell of numbers; ``text`` is HTML."""
+    hint = f' title="{escape(title)}"' if title else ""
+    return f'<td class="n"{hint}>{text}</td>'
+
+
+def _scrolling(head: str, body: str) -> str:
+    return f'<div class="scroll"><table><thead>{head}</thead><tbody>{body}</tbody></table></div>'
 
 
 def _row(group: Group, names: list[str]) -> str:
@@ -176,13 +186,14 @@ def _row(group: Group, names: list[str]) -> str:
     cells = ""
     for name in names:
         s = group.metric(name)
-        title = f' title="95 % interval {tables.number(s.low)} to {tables.number(s.high)}"' if s.seeds > 1 else ""
+        title = f"95 % interval {tables.number(s.low)} to {tables.number(s.high)}" if s.seeds > 1 else ""
         text = tables.with_error(s.value, s.error) if s.seeds else f'<span class="bad">{escape(bad)}</span>'
-        cells += f'<td class="n"{title}>{text}</td><td class="n">{tables.multiple(s.over_floor)}</td>'
-    cells += "".join(f'<td class="n">{escape(cell)}</td>' for cell in tables.cost_cells(group))
+        cells += _cell(text, title) + _cell(tables.multiple(s.over_floor))
+    cells += "".join(_cell(escape(cell)) for cell in tables.cost_cells(group))
     mark = f' <span class="bad">{escape(bad)}</span>' if bad and "done" in group.statuses else ""
     dot = f'<i style="background:{pictures.group_colour(group)}"></i>'
-    return f'<tr class="{"trivial" if group.network == "none" else ""}"><th>{dot}{escape(group.name)}{mark}</th>{cells}</tr>'
+    kind = "trivial" if group.network == "none" else "model"
+    return f'<tr class="{kind}"><th>{dot}{escape(group.name)}{mark}</th>{cells}</tr>'
 
 
 def _provenance(finished: Finished) -> str:
@@ -191,8 +202,9 @@ def _provenance(finished: Finished) -> str:
     threads = sorted({o.threads for o in finished.outcomes.values()})
     paragraphs = [
         f"Reference <code>{escape(real.reference.name)}</code> ({len(real.reference):,} events), training set "
-        f"<code>{escape(real.train.name)}</code> ({len(real.train):,} events), both on {escape(str(real.reference.grid))}. "
-        "Generated events are put on the same cells before anything is measured; hits outside are dropped and counted below.",
+        f"<code>{escape(real.train.name)}</code> ({len(real.train):,} events), both on "
+        f"{escape(str(real.reference.grid))}. Generated events are put on the same cells before anything is measured; "
+        "hits outside are dropped and counted below.",
         "Training time is wall time per event and pass, sampling time wall time per generated event, each on "
         f"{threads} thread(s) and with the study's other processes running; peak memory is that of the run's own "
         "process, Python and libraries included.",
@@ -200,16 +212,15 @@ def _provenance(finished: Finished) -> str:
     ]
     rows = "".join(
         f"<tr><td>{escape(run.name)}</td><td><code>{run.config.hash}</code></td><td>{escape(o.status)}</td>"
-        f'<td class="n">{o.step:,}</td><td class="n">{o.events:,}</td><td class="n">{100 * o.dropped:.2f} %</td>'
+        f"{_cell(f'{o.step:,}')}{_cell(f'{o.events:,}')}{_cell(f'{100 * o.dropped:.2f} %')}"
         f"<td>{escape(o.message)}</td></tr>"
         for run, o in finished.outcomes.items()
     )
-    head = (
-        "<tr><th>run</th><th>config</th><th>status</th><th>steps</th><th>events</th><th>hits outside</th><th></th></tr>"
-    )
+    headings = ("run", "config", "status", "steps", "events", "hits outside", "")
+    head = "".join(f"<th>{heading}</th>" for heading in headings)
     study = escape(yaml.safe_dump(json.loads(json.dumps(finished.study.source)), sort_keys=False))
     return (
         "".join(f"<p>{p}</p>" for p in paragraphs)
-        + f'<details><summary>Runs</summary><div class="scroll"><table><thead>{head}</thead><tbody>{rows}</tbody></table></div></details>'
+        + f"<details><summary>Runs</summary>{_scrolling(f'<tr>{head}</tr>', rows)}</details>"
         + f"<details><summary>The study</summary><pre>{study}</pre></details>"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,7 +136,7 @@ def long_form(finished: Finished) -> list[dict[str, Any]]:
     names = metric_names(finished)
     rows: list[dict[str, Any]] = []
     for label, outcome in finished.floor.items():
-        labels = {"run": REAL, "data": label, "model": REAL, "network": "", "seed": ""}
+        labels: dict[str, Any] = {"run": REAL, "data": label, "model": REAL, "network": "", "seed": ""}
         rows += [labels | row for row in _rows(outcome, names, ())]
     for run, outcome in finished.outcomes.items():
         network = "" if run.network == "none" else run.network
@@ -149,9 +149,9 @@ def _only_data(finished: Finished) -> str:
     return finished.study.runs[0].config.data.name
 
 
-def _rows(outcome: Outcome, names: Iterable[str], costs: Iterable[str]) -> list[Mapping[str, Any]]:
+def _rows(outcome: Outcome, names: Iterable[str], costs: Iterable[str]) -> list[dict[str, Any]]:
     results = {result.name: result for result in outcome.results}
-    rows: list[Mapping[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     for name in names:
         r = results.get(name)
         numbers = (r.value, r.error, r.n, r.floor) if r else (math.nan, math.nan, 0, math.nan)

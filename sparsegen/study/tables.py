@@ -14,7 +14,7 @@ from sparsegen.study.statistics import Group, Summary, groups
 
 __all__ = ["QUALITY", "caveats", "comparison", "number", "results_table", "shown_metrics"]
 
-QUALITY = {"w1_mass": "W1 mass", "w1_occupied": "W1 occupied cells"}
+QUALITY = {"w1_mass": "W1 mass", "w1_occupied": "W1 occupied"}
 """The metrics of the comparison's quality columns, and their headings."""
 
 
@@ -81,19 +81,19 @@ def cost_cells(group: Group) -> list[str]:
     ]
 
 
-COST_HEADINGS = ("parameters", "train / event", "sample / event", "peak memory")
+COST_HEADINGS = ("parameters", "train /event", "sample /event", "peak memory")
 
 
 def comparison(finished: Finished) -> Table:
     """Real against real, the models, the baselines: quality with error and multiple of the floor, and what it costs."""
     table = Table(title=finished.study.title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
-    table.add_column("generator")
+    table.add_column("generator", no_wrap=True)
     chosen = shown_metrics(finished)
     for heading in chosen.values():
         table.add_column(heading, justify="right", no_wrap=True)
         table.add_column("× floor", justify="right", no_wrap=True)
     for heading in COST_HEADINGS:
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading.replace(" ", "\n", 1), justify="right", no_wrap=True)
     for label, outcome in finished.floor.items():
         cells = []
         results = {r.name: r for r in outcome.results}
@@ -127,8 +127,8 @@ def caveats(finished: Finished) -> list[str]:
     else:
         lines.append(f"mean over {seeds} seeds ± its standard error")
     lines.append(
-        f"{n:,} generated events against {len(real.reference):,} of {real.reference.name}, all on the same {lattice} cells; "
-        "× floor: multiples of what real events against real ones give"
+        f"{n:,} generated events against {len(real.reference):,} of {real.reference.name}, all on the same {lattice} "
+        "cells; × floor: multiples of what real events against real ones give"
     )
     bad = [f"{group.name} ({status_text(group)})" for group in found if status_text(group)]
     if bad:
