@@ -15,7 +15,7 @@ from setuptools.command.build_ext import build_ext
 # Never -ffast-math or -Ofast: linked into a process, they flush its denormals and break NaN handling. Contraction is
 # off so that every instruction set rounds alike; a kernel that wants fused multiply-adds asks for them by name.
 COMMON = ["-std=c++17", "-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
-COMMON += ["-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi"]
+COMMON += ["-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi", "-Wno-maybe-uninitialized"]
 
 SETS = {"portable": []}
 if platform.machine() in ("x86_64", "AMD64"):

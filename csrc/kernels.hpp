@@ -37,9 +37,26 @@ using NearestFn = void(const T* queries, const index_t* query_offsets, const T* 
                        index_t events, index_t dim, const T* period, index_t* query_index, T* query_squared,
                        index_t* target_index, T* target_squared, index_t threads);
 
-#define SPARSEGEN_KERNELS(KERNEL)              \
-    KERNEL(nearest_f32, NearestFn<float>)      \
-    KERNEL(nearest_f64, NearestFn<double>)
+// Mean distance to the nearest point between all clouds of a and of b, both ways; see kernels/chamfer.inl.
+template <typename T>
+using ChamferFn = void(const T* a, const index_t* a_offsets, index_t a_count, const T* b, const index_t* b_offsets,
+                       index_t b_count, index_t dim, const T* period, index_t squared, index_t symmetric,
+                       double* forward, double* backward, index_t threads);
+
+// Exact assignment for a batch of matrices, given or made from points; see kernels/assignment.inl.
+using AssignFn = index_t(const double* costs, const index_t* row_offsets, const index_t* column_offsets,
+                         index_t events, index_t* partner, double* totals, index_t threads);
+using AssignPointsFn = index_t(const double* a, const index_t* a_offsets, const double* b, const index_t* b_offsets,
+                               index_t events, index_t dim, const double* period, index_t power, index_t* partner,
+                               double* totals, index_t threads);
+
+#define SPARSEGEN_KERNELS(KERNEL)         \
+    KERNEL(nearest_f32, NearestFn<float>)  \
+    KERNEL(nearest_f64, NearestFn<double>) \
+    KERNEL(chamfer_f32, ChamferFn<float>)  \
+    KERNEL(chamfer_f64, ChamferFn<double>) \
+    KERNEL(assign_costs, AssignFn)         \
+    KERNEL(assign_points, AssignPointsFn)
 
 struct Kernels {
 #define SPARSEGEN_FIELD(name, ...) __VA_ARGS__* name;

@@ -5,6 +5,8 @@
 #include "parallel.hpp"
 #include "simd.hpp"
 
+#include "kernels/assignment.inl"
+#include "kernels/chamfer.inl"
 #include "kernels/nearest.inl"
 
 namespace sparsegen::SPARSEGEN_ISA {

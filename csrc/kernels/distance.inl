@@ -49,12 +49,13 @@ struct Metric {
     template <int R>
     inline void squared(const T* const* x, const T* targets, index_t width, index_t c, Vec<T>* out) const {
         const index_t axes = D > 0 ? D : dim;
+        for (int r = 0; r < R; ++r) out[r] = Vec<T>{};
         for (index_t d = 0; d < axes; ++d) {
             const Vec<T> y = load(targets + d * width + c);
             for (int r = 0; r < R; ++r) {
                 Vec<T> difference = y - x[r][d];
                 if constexpr (Periodic) difference -= nearest_integer<T>(difference * inverse[d]) * period[d];
-                out[r] = d == 0 ? difference * difference : out[r] + difference * difference;
+                out[r] += difference * difference;
             }
         }
     }
@@ -85,18 +86,19 @@ struct Metric {
     }
 };
 
-// Calls body(metric) with the specialised Metric for dim and period (null: no axis is periodic).
+// Calls body(metric) with the Metric for dim and period (null: no axis is periodic). Only the common case of float
+// points in the plane and in space has code of its own: each case is compiled once more per instruction set.
 template <typename T, typename F>
 inline void with_metric(index_t dim, const T* period, F&& body) {
     if (period == nullptr) {
-        if (dim == 2) return body(Metric<T, 2, false>{dim, nullptr, nullptr});
-        if (dim == 3) return body(Metric<T, 3, false>{dim, nullptr, nullptr});
+        if constexpr (sizeof(T) == 4) {
+            if (dim == 2) return body(Metric<T, 2, false>{dim, nullptr, nullptr});
+            if (dim == 3) return body(Metric<T, 3, false>{dim, nullptr, nullptr});
+        }
         return body(Metric<T, 0, false>{dim, nullptr, nullptr});
     }
     Buffer<T> inverse(dim);
     for (index_t d = 0; d < dim; ++d) inverse[d] = period[d] > 0 ? 1 / period[d] : 0;
-    if (dim == 2) return body(Metric<T, 2, true>{dim, period, inverse.data()});
-    if (dim == 3) return body(Metric<T, 3, true>{dim, period, inverse.data()});
     return body(Metric<T, 0, true>{dim, period, inverse.data()});
 }
 

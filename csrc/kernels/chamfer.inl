@@ -1,0 +1,98 @@
+// All-pairs Chamfer distances: mean distance to the nearest point, both ways, of every cloud of A to every one of B.
+#pragma once
+
+#include "kernels/distance.inl"
+
+namespace sparsegen::SPARSEGEN_ISA {
+
+// Columns of one pass: three axes and the column minima fit the first-level cache.
+constexpr index_t kChamferColumns = 2048;
+
+// Mean over the first n values, or of their roots; 0 of nothing.
+template <typename T>
+inline double mean_distance(const T* squares, index_t n, bool squared) {
+    double sum = 0;
+    for (index_t i = 0; i < n; ++i) {
+        const double value = static_cast<double>(squares[i]);
+        sum += squared ? value : __builtin_sqrt(value);
+    }
+    return n > 0 ? sum / static_cast<double>(n) : 0;
+}
+
+// Squared distances to the nearest point of the other cloud, for n rows and for the columns of a packed event.
+template <typename T, typename M>
+inline void cloud_minima(const M& metric, const T* points, index_t n, const T* targets, index_t width, T* row_best,
+                         T* column_best) {
+    const T infinity = static_cast<T>(__builtin_inf());
+    for (index_t r = 0; r < n; ++r) row_best[r] = infinity;
+    for (index_t c = 0; c < width; ++c) column_best[c] = infinity;
+    for (index_t begin = 0; begin < width; begin += kChamferColumns) {
+        const index_t end = begin + kChamferColumns < width ? begin + kChamferColumns : width;
+        for (index_t r = 0; r < n; r += kStep) {
+            const T* x[kStep];
+            rows_at(points, metric.dim, r, n, x);
+            Vec<T> minima[kStep];
+            tile_minima<T, true>(metric, x, targets, width, begin, end, minima, column_best + begin);
+            for (index_t i = 0; i < kStep && r + i < n; ++i) {
+                row_best[r + i] = least<T>(smallest_lane<T>(minima[i]), row_best[r + i]);
+            }
+        }
+    }
+}
+
+// forward[i, j]: mean over a_i of the distance to b_j; backward[i, j]: the other way. A cloud without points is at
+// distance 0 of every other, and at infinity seen from one that has points. `symmetric`: b is a, half is computed.
+template <typename T>
+inline void chamfer_pairs(const T* a, const index_t* a_offsets, index_t a_count, const T* b, const index_t* b_offsets,
+                          index_t b_count, index_t dim, const T* period, index_t squared, index_t symmetric,
+                          double* forward, double* backward, index_t threads) {
+    const double points_a = static_cast<double>(a_offsets[a_count]), points_b = static_cast<double>(b_offsets[b_count]);
+    const double cost = distance_cost<T>(points_a * points_b, dim);
+    index_t longest = 0;
+    for (index_t i = 0; i < a_count; ++i) {
+        const index_t n = a_offsets[i + 1] - a_offsets[i];
+        longest = n > longest ? n : longest;
+    }
+    Packed<T> packed(b, b_offsets, b_count, dim);
+    index_t widest = 0;
+    for (index_t j = 0; j < b_count; ++j) widest = packed.width(j) > widest ? packed.width(j) : widest;
+    with_metric<T>(dim, period, [&](const auto& metric) {
+        parallel_for(a_count * b_count, threads, cost, [&](index_t begin, index_t end) {
+            Buffer<T> row_best(longest + 1), column_best(widest + 1);
+            for (index_t item = begin; item < end; ++item) {
+                const index_t i = item / b_count, j = item % b_count;
+                if (symmetric != 0 && j <= i) {
+                    if (j == i) forward[item] = backward[item] = 0;
+                    continue;
+                }
+                const index_t n = a_offsets[i + 1] - a_offsets[i], m = b_offsets[j + 1] - b_offsets[j];
+                cloud_minima(metric, a + a_offsets[i] * dim, n, packed.event(j), packed.width(j), row_best.data(),
+                             column_best.data());
+                forward[item] = mean_distance(row_best.data(), n, squared != 0);
+                backward[item] = mean_distance(column_best.data(), m, squared != 0);
+                if (symmetric != 0) {
+                    forward[j * b_count + i] = backward[item];
+                    backward[j * b_count + i] = forward[item];
+                }
+            }
+        });
+    });
+}
+
+ChamferFn<float> chamfer_f32;
+void chamfer_f32(const float* a, const index_t* a_offsets, index_t a_count, const float* b, const index_t* b_offsets,
+                 index_t b_count, index_t dim, const float* period, index_t squared, index_t symmetric,
+                 double* forward, double* backward, index_t threads) {
+    chamfer_pairs<float>(a, a_offsets, a_count, b, b_offsets, b_count, dim, period, squared, symmetric, forward,
+                         backward, threads);
+}
+
+ChamferFn<double> chamfer_f64;
+void chamfer_f64(const double* a, const index_t* a_offsets, index_t a_count, const double* b,
+                 const index_t* b_offsets, index_t b_count, index_t dim, const double* period, index_t squared,
+                 index_t symmetric, double* forward, double* backward, index_t threads) {
+    chamfer_pairs<double>(a, a_offsets, a_count, b, b_offsets, b_count, dim, period, squared, symmetric, forward,
+                          backward, threads);
+}
+
+}  // namespace sparsegen::SPARSEGEN_ISA

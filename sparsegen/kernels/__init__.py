@@ -1,0 +1,21 @@
+"""The ground of everything: native kernels on the CPU, with torch and scipy where there is no extension or no CPU.
+
+Every function takes ``engine="auto"``; all engines give the same results, to the last bit unless its docstring says
+otherwise.
+"""
+
+from sparsegen.kernels.assignment import Assignment, assign, assign_costs
+from sparsegen.kernels.native import instruction_set
+from sparsegen.kernels.nearest import Nearest, nearest, nearest_both
+from sparsegen.kernels.pairwise import pairwise_chamfer
+
+__all__ = [
+    "Assignment",
+    "Nearest",
+    "assign",
+    "assign_costs",
+    "instruction_set",
+    "nearest",
+    "nearest_both",
+    "pairwise_chamfer",
+]

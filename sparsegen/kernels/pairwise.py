@@ -1,0 +1,151 @@
+"""Chamfer distances of all clouds to all clouds: what MMD, coverage and the nearest-neighbour test of clouds need."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from sparsegen.errors import DataError
+from sparsegen.kernels.native import extension, period_argument, resolve, threads
+from sparsegen.kernels.ragged import chunks, flat_points, pad, shared_dtype, squares_between
+
+__all__ = ["pairwise_chamfer"]
+
+_ENGINES = ("native", "kdtree", "torch")
+
+
+def pairwise_chamfer(
+    a: Tensor,
+    a_offsets: Tensor,
+    b: Tensor | None = None,
+    b_offsets: Tensor | None = None,
+    *,
+    squared: bool = True,
+    period: Sequence[float] | None = None,
+    engine: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    r"""Both halves of the Chamfer distance between every cloud of ``a`` and every cloud of ``b``.
+
+    .. math:: F_{ij} = \frac{1}{|a_i|} \sum_{x \in a_i} \min_{y \in b_j} |x - y|^2, \qquad
+              G_{ij} = \frac{1}{|b_j|} \sum_{y \in b_j} \min_{x \in a_i} |x - y|^2
+
+    The Chamfer distance is their sum. Distances come from differences and are averaged in float64. A cloud without
+    points has mean 0, and is at infinity for a cloud that has points.
+
+    Args:
+        a: ``(N, D)`` points of A clouds, one after the other.
+        a_offsets: ``(A + 1,)``.
+        b: ``(M, D)`` points of B clouds; None: ``a`` with itself, at half the cost.
+        b_offsets: ``(B + 1,)``.
+        squared: Average squared distances, or distances.
+        period: Length of each axis that wraps, ``inf`` for one that does not.
+        engine: ``native`` (CPU), ``kdtree`` (scipy; not periodic), ``torch`` (any device), or ``auto``.
+
+    Returns:
+        ``F`` and ``G``, each ``(A, B)`` float64.
+
+    Raises:
+        DataError: Shapes that do not fit.
+        ConfigError: Unknown engine, or a period that does not fit.
+        BackendError: The engine cannot be used here.
+
+    Example:
+        >>> import torch
+        >>> x, y = torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0], [4.0]])
+        >>> pairwise_chamfer(x, torch.tensor([0, 2]), y, torch.tensor([0, 1, 2]))[0]
+        tensor([[ 1., 10.]], dtype=torch.float64)
+    """
+    symmetric = b is None
+    if b is None or b_offsets is None:
+        b, b_offsets = a, a_offsets
+    dtype = shared_dtype(a, b)
+    a, a_offsets = flat_points(a, a_offsets, dtype, "pairwise_chamfer: a")
+    b, b_offsets = (a, a_offsets) if symmetric else flat_points(b, b_offsets, dtype, "pairwise_chamfer: b")
+    if a.shape[1] != b.shape[1]:
+        raise DataError(f"pairwise_chamfer: both sides must agree in axes, got {a.shape[1]} and {b.shape[1]}")
+    wrap = period_argument(None if period is None else tuple(period), a.shape[1], dtype)
+    engine = resolve(engine, _ENGINES, (a, b), "torch")
+    if engine == "torch":
+        return _torch(a, a_offsets, b, b_offsets, wrap, squared)
+    if engine == "kdtree":
+        if wrap is not None:
+            raise DataError("pairwise_chamfer: the kdtree engine takes no periodic axes; pass engine='torch'")
+        return _kdtree(a, a_offsets, b, b_offsets, squared)
+    module = extension()
+    assert module is not None
+    forward = torch.empty(a_offsets.numel() - 1, b_offsets.numel() - 1, dtype=torch.float64)
+    backward = torch.empty_like(forward)
+    kernel = module.chamfer_f64 if dtype == torch.float64 else module.chamfer_f32
+    kernel(
+        a.data_ptr(),
+        a_offsets.data_ptr(),
+        forward.shape[0],
+        b.data_ptr(),
+        b_offsets.data_ptr(),
+        forward.shape[1],
+        a.shape[1],
+        0 if wrap is None else wrap.data_ptr(),
+        int(squared),
+        int(symmetric),
+        forward.data_ptr(),
+        backward.data_ptr(),
+        threads(),
+    )
+    return forward, backward
+
+
+def _torch(
+    a: Tensor, a_offsets: Tensor, b: Tensor, b_offsets: Tensor, period: Tensor | None, squared: bool
+) -> tuple[Tensor, Tensor]:
+    x, real_x = pad(a, a_offsets)
+    y, real_y = pad(b, b_offsets)
+    forward = torch.zeros(len(x), len(y), dtype=torch.float64, device=a.device)
+    backward = torch.zeros_like(forward)
+    if not (len(x) and len(y)):
+        return forward, backward
+    for j, count in enumerate(b_offsets.diff().tolist()):
+        one, real = y[j : j + 1, :count], real_y[j : j + 1, :count]
+        for some in chunks(len(x), x.shape[1] * count):
+            squares = squares_between(x[some], one, real, period)
+            squares = torch.where(real_x[some, :, None], squares, torch.inf)
+            nothing = squares.new_full((*squares.shape[:2], 1), torch.inf)
+            forward[some, j] = _mean(torch.cat([squares, nothing], 2).amin(2), real_x[some], squared)
+            nothing = squares.new_full((len(squares), 1, count), torch.inf)
+            backward[some, j] = _mean(torch.cat([squares, nothing], 1).amin(1), real.expand(len(squares), -1), squared)
+    return forward, backward
+
+
+def _kdtree(a: Tensor, a_offsets: Tensor, b: Tensor, b_offsets: Tensor, squared: bool) -> tuple[Tensor, Tensor]:
+    x, y = (_clouds(points, offsets) for points, offsets in ((a, a_offsets), (b, b_offsets)))
+    forward = torch.zeros(len(x), len(y), dtype=torch.float64)
+    backward = torch.zeros_like(forward)
+    for i, (points, tree) in enumerate(x):
+        for j, (others, other_tree) in enumerate(y):
+            forward[i, j] = _to_tree(points, other_tree, squared)
+            backward[i, j] = _to_tree(others, tree, squared)
+    return forward.to(a.device), backward.to(a.device)
+
+
+def _clouds(points: Tensor, offsets: Tensor) -> list[tuple[NDArray[np.float64], cKDTree | None]]:
+    clouds = [cloud.numpy() for cloud in points.cpu().double().split(offsets.diff().tolist())]
+    return [(cloud, cKDTree(cloud) if len(cloud) else None) for cloud in clouds]
+
+
+def _to_tree(points: NDArray[np.float64], tree: cKDTree | None, squared: bool) -> float:
+    if len(points) == 0:
+        return 0.0
+    if tree is None:
+        return math.inf
+    distance = tree.query(points)[0]
+    return float((distance**2 if squared else distance).mean())
+
+
+def _mean(squares: Tensor, real: Tensor, squared: bool) -> Tensor:
+    values = squares.double() if squared else squares.double().sqrt()
+    return torch.where(real, values, 0.0).sum(1) / real.sum(1).clamp(min=1)
