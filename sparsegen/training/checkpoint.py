@@ -18,7 +18,7 @@ import torch
 
 from sparsegen.errors import DataError, SparsegenError
 
-__all__ = ["Checkpoints", "random_state", "read_checkpoint", "read_manifest", "set_random_state", "write_checkpoint"]
+__all__ = ["Checkpoints", "random_state", "read_checkpoint", "set_random_state", "write_checkpoint"]
 
 # Layout: magic, length of the manifest (8 bytes), SHA-256 of the manifest (32), manifest (JSON), payload (torch.save).
 # The manifest holds the payload's SHA-256, so that every byte of the file is under a digest.
@@ -69,16 +69,6 @@ def write_checkpoint(path: Path, state: Mapping[str, Any], manifest: Mapping[str
     text = json.dumps(described, sort_keys=True).encode()
     head = MAGIC + len(text).to_bytes(8, "big") + hashlib.sha256(text).digest()
     replace_file(path, [head, text, payload])
-
-
-def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint, verified, without reading the tensors.
-
-    Raises:
-        DataError: The file is truncated, damaged, or not a checkpoint.
-    """
-    with open(path, "rb") as file:
-        return _manifest(path, file)
 
 
 def _manifest(path: Path, file: io.BufferedReader) -> dict[str, Any]:

@@ -118,7 +118,7 @@ class Loop:
     def _fit(self, stage: FitStage) -> None:
         state = self.state
         generator = torch.Generator(state.device).manual_seed(derived_seed(self.training.seed, "fit", state.stage))
-        with state.sampling_weights():
+        with state.reporter.untimed(), state.sampling_weights():
             values = stage.fit(state.batches, generator)
         with state.plain():
             broadcast_module(state.fabric, self.model)
@@ -196,7 +196,8 @@ class Loop:
             values = mean_over_ranks(values, state.device)
         bad = [name for name, value in values.items() if not math.isfinite(value)]
         if state.rank == 0:
-            values |= {f"monitor/{name}": value for name, value in self._monitored().items()}
+            with state.reporter.untimed():
+                values |= {f"monitor/{name}": value for name, value in self._monitored().items()}
             if state.skipped:
                 values["skipped"] = state.skipped
             state.reporter.row(state.step, state.step / state.per_epoch, stage.name, values, state.seconds)

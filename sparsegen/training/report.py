@@ -71,6 +71,15 @@ class Reporter:
             if self._board is not None:
                 self._board.close()
 
+    @contextmanager
+    def untimed(self) -> Iterator[None]:
+        """What is done inside does not count as training time."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self._since += time.monotonic() - start
+
     def collect(
         self, scalars: Mapping[str, Tensor | float], norms: Mapping[str, float], events: int, step: int
     ) -> None:

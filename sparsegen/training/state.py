@@ -224,6 +224,10 @@ class RunState:
 
     def save(self) -> None:
         """Writes a checkpoint: every rank gives its random state, rank 0 writes."""
+        with self.reporter.untimed():
+            self._save()
+
+    def _save(self) -> None:
         states = gather(self.fabric, random_state(self.generator))
         self.saved_at = time.monotonic()
         if self.rank != 0:

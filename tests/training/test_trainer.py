@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 import types
 
 import pytest
@@ -12,7 +13,7 @@ from training_toys import Game, Regressor, fit, make_config, make_events
 
 from sparsegen.data import EventsSource
 from sparsegen.errors import ConfigError, DataError, MissingExtraError, SparsegenError
-from sparsegen.models.base import FitStage, GradientStage, Model, Optimizers
+from sparsegen.models.base import FitStage, Optimizers
 from sparsegen.training import Trainer
 from sparsegen.training.checkpoint import read_checkpoint
 from sparsegen.training.folder import RunFolder
@@ -222,6 +223,21 @@ def test_the_monitor_waits_for_fits_and_sees_a_collapse(run):
             assert row["monitor/spread_energy"] > 0.01
 
 
+def test_speed_counts_steps_and_not_samples_fits_or_checkpoints(run):
+    class Slow(Game):
+        def sample(self, *args, **options):
+            time.sleep(0.2)
+            return super().sample(*args, **options)
+
+        def measure(self, batches, generator):
+            time.sleep(0.2)
+            return super().measure(batches, generator)
+
+    fit(run, Slow(), make_config(epochs=4, log_every=3))
+    rates = [row["events_per_second"] for row in rows(run) if "events_per_second" in row]
+    assert min(rates[1:]) > 3 * 16 / 0.2
+
+
 # Not finite
 
 
@@ -407,7 +423,3 @@ def test_a_model_of_fits_alone_trains_without_steps(run):
     result = fit(run, model, make_config())
     assert (result.status, result.step) == ("done", 0)
     assert float(model.mean_hits) == pytest.approx(float(make_events().counts.float().mean()))
-
-
-def test_stage_protocol_is_what_models_declare():
-    assert isinstance(Model().stages[0], GradientStage)
