@@ -62,7 +62,11 @@ def build(model: Mapping[str, Any], network: Mapping[str, Any], schema: nets.Sch
     chosen = nets.FAMILIES[family["name"]]
     extra = {k: v for k, v in family.items() if k not in _NETWORK and v is not None}
     takes = {role.kind: _parameters(getattr(chosen, role.kind)) for role in kind.roles.values()}
-    _check(f"option of network {family['name']}", extra, set().union(*takes.values()) - {"schema", "latent"} | set(_NETWORK))
+    _check(
+        f"option of network {family['name']}",
+        extra,
+        set().union(*takes.values()) - {"schema", "latent"} | set(_NETWORK),
+    )
 
     def make(width: float, spectral_norm: str | None = None) -> Model:
         networks: dict[str, nn.Module] = {}

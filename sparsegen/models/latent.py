@@ -69,11 +69,18 @@ class DecodingModel(Model):
 
     @torch.no_grad()
     def interpolate(
-        self, a: Tensor, b: Tensor, steps: int, *, counts: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        a: Tensor,
+        b: Tensor,
+        steps: int,
+        *,
+        counts: Tensor | None = None,
+        generator: torch.Generator | None = None,
     ) -> list[Events]:
         """Events along the straight line between codes ``a`` and ``b`` ``(B, latent)``, both ends included."""
         return [
-            self.decode(torch.lerp(a, b, float(t)), counts=counts, generator=generator) for t in torch.linspace(0, 1, steps)
+            self.decode(torch.lerp(a, b, float(t)), counts=counts, generator=generator)
+            for t in torch.linspace(0, 1, steps)
         ]
 
 

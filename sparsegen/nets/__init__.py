@@ -132,5 +132,7 @@ def build(
         else:
             net = chosen.critic(schema, width, **options)
     except TypeError as error:
-        raise ConfigError(f"network {family!r} as {role} does not take the options {sorted(options)}: {error}") from error
+        raise ConfigError(
+            f"network {family!r} as {role} does not take the options {sorted(options)}: {error}"
+        ) from error
     return spectral_normalise(net, spectral_norm) if spectral_norm else net

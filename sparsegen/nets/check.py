@@ -35,8 +35,12 @@ def assert_critic(net: nn.Module, make_events: MakeEvents) -> None:
     features = events.features.detach().clone().requires_grad_()
     scores = net(events.with_features(features))
     (gradient,) = torch.autograd.grad(scores.sum(), features, create_graph=True)
-    second = torch.autograd.grad(gradient.square().sum(), [p for p in net.parameters() if p.requires_grad], allow_unused=True)
-    assert any(g is not None and bool(g.abs().sum() > 0) for g in second), "a gradient penalty does not reach any parameter"
+    second = torch.autograd.grad(
+        gradient.square().sum(), [p for p in net.parameters() if p.requires_grad], allow_unused=True
+    )
+    assert any(g is not None and bool(g.abs().sum() > 0) for g in second), (
+        "a gradient penalty does not reach any parameter"
+    )
 
 
 def _assert_reads(net: nn.Module, make_events: MakeEvents, ndim: int) -> None:
@@ -56,7 +60,9 @@ def _assert_invariances(net: nn.Module, make_events: MakeEvents, ndim: int) -> N
     assert bool(result.isfinite().all()), "an event of 0, 1, 4 or 7 hits gives a value that is not finite"
     tolerance = 1e-4 * (1 + float(result.detach().abs().max()))
 
-    order = torch.cat([torch.randperm(int(n)) + int(start) for n, start in zip(events.counts, events.offsets, strict=False)])
+    order = torch.cat(
+        [torch.randperm(int(n)) + int(start) for n, start in zip(events.counts, events.offsets, strict=False)]
+    )
     shuffled = events.replace(coords=events.coords[order], features=events.features[order])
     assert _near(net(shuffled), result, tolerance), "the order of hits within an event changes the result"
 
@@ -120,7 +126,9 @@ def assert_decoder(net: Decoder, make_events: MakeEvents) -> None:
     if not events.is_cells:
         loss = loss + events.coords.square().sum()
     (gradient,) = torch.autograd.grad(loss, z)
-    assert bool(gradient.isfinite().all()) and bool((gradient.abs().sum(1) > 0).all()), "a loss on the events does not reach the code"
+    assert bool(gradient.isfinite().all()) and bool((gradient.abs().sum(1) > 0).all()), (
+        "a loss on the events does not reach the code"
+    )
 
 
 def _assert_gradients(net: nn.Module, output: Tensor) -> None:

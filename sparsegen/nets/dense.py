@@ -171,7 +171,9 @@ class DenseDecoder(Decoder):
             self.mix.append(Conv(wide[level], wide[level], 3, pyramid.periodic))
         self.head = Conv(wide[0], 1 + 2 * len(schema.columns), 1, pyramid.periodic)
         self.sum = nn.Linear(latent + k, 2 * len(schema.columns))
-        self.register_buffer("possible", pyramid.possible(grid)[0][tuple(slice(n) for n in grid.shape)], persistent=False)
+        self.register_buffer(
+            "possible", pyramid.possible(grid)[0][tuple(slice(n) for n in grid.shape)], persistent=False
+        )
 
     possible: Tensor
 
@@ -208,9 +210,7 @@ class DenseDecoder(Decoder):
         features = self._features(mean, log_std, gate, generator)
         summed = self.sum(z)
         total = (summed[:, :c].to(mean.dtype), bounded_log_std(summed[:, c:]).to(mean.dtype))
-        events = self._share(
-            self._events(cells, features, batch[kept], size, condition, grid), total, generator
-        )
+        events = self._share(self._events(cells, features, batch[kept], size, condition, grid), total, generator)
         return Decoded(events, [Level(logits, batch, occupied)], mean, log_std, total)
 
     def reconstruction(self, decoded: Decoded, target: Events) -> dict[str, Tensor]:

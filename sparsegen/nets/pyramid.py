@@ -36,7 +36,9 @@ class Pyramid:
         """The halvings of a grid, until no axis has twice ``coarsest`` cells."""
         sizes, strides = list(grid.shape), []
         while True:
-            halves = [n >= 2 * coarsest and not (wraps and n % 2) for n, wraps in zip(sizes, grid.periodic, strict=True)]
+            halves = [
+                n >= 2 * coarsest and not (wraps and n % 2) for n, wraps in zip(sizes, grid.periodic, strict=True)
+            ]
             if not any(halves):
                 break
             strides.append(tuple(2 if half else 1 for half in halves))

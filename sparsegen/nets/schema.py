@@ -109,10 +109,14 @@ class Schema:
         for column in events.columns:
             x = events.column(column.name).double()
             if not bool(x.isfinite().all()):
-                raise DataError(f"Schema.fit: column {column.name} is not finite in hit {int((~x.isfinite()).nonzero()[0, 0])}")
+                raise DataError(
+                    f"Schema.fit: column {column.name} is not finite in hit {int((~x.isfinite()).nonzero()[0, 0])}"
+                )
             total = events.total(column.name).double()
             if bool((x < 0).any()):
-                scale = FeatureScale(1.0, _size(x.square().mean().sqrt()), float(x.mean()), _size(x.std(correction=0)), True)
+                scale = FeatureScale(
+                    1.0, _size(x.square().mean().sqrt()), float(x.mean()), _size(x.std(correction=0)), True
+                )
             else:
                 positive = x[x > 0] if bool((x > 0).any()) else torch.ones(1, dtype=x.dtype)
                 small = float(positive.quantile(0.1)) if len(positive) < 10_000_000 else float(positive.median())

@@ -1,0 +1,183 @@
+"""Back ends: who multiplies, and what each of them can do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from sparsegen.errors import BackendError, unknown_name
+from sparsegen.registry import Registry
+from sparsegen.sparse.maps import KernelMap
+
+__all__ = ["BACKENDS", "Backend", "Capabilities", "TorchBackend", "backends", "choose", "use_backend"]
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a back end can do.
+
+    Args:
+        dimensions: Lattice dimensions.
+        dtypes: Types of features.
+        devices: Device types.
+        double_backward: Whether gradients can be differentiated again (gradient penalties).
+        deterministic: Whether results are bitwise equal from run to run, by device type.
+        periodic: Whether axes may wrap.
+    """
+
+    dimensions: tuple[int, ...]
+    dtypes: tuple[torch.dtype, ...]
+    devices: tuple[str, ...]
+    double_backward: bool
+    deterministic: tuple[str, ...]
+    periodic: bool
+
+
+class Backend(Protocol):
+    """The two products that every sparse convolution and all its derivatives are made of."""
+
+    name: str
+    capabilities: Capabilities
+
+    def convolve(self, x: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+        """``out[o] = sum over pairs (i, o) at tap k of x[i] @ weight[k]``.
+
+        Args:
+            x: ``(N, Cin)``.
+            weight: ``(K, Cin, Cout)``.
+            kernel_map: Pairs of ``N`` inputs and ``M`` outputs.
+
+        Returns:
+            ``(M, Cout)``.
+        """
+        ...
+
+    def correlate(self, x: Tensor, y: Tensor, kernel_map: KernelMap) -> Tensor:
+        """``out[k] = sum over pairs (i, o) at tap k of x[i]^T y[o]``.
+
+        Args:
+            x: ``(N, Cin)``.
+            y: ``(M, Cout)``.
+            kernel_map: Pairs of ``N`` inputs and ``M`` outputs.
+
+        Returns:
+            ``(K, Cin, Cout)``.
+        """
+        ...
+
+
+class TorchBackend:
+    """Gather, multiply, add, tap by tap, in blocks that stay in cache: any device, any floating type."""
+
+    name = "torch"
+    capabilities = Capabilities(
+        dimensions=(1, 2, 3, 4),
+        dtypes=(torch.float32, torch.float64),
+        devices=("cpu", "cuda", "mps", "xpu"),
+        double_backward=True,
+        deterministic=("cpu",),
+        periodic=True,
+    )
+    block = 4096
+
+    def convolve(self, x: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+        out: Tensor | None = None
+        if kernel_map.identity is not None:
+            out = x @ weight[kernel_map.identity]
+        else:
+            out = x.new_zeros(kernel_map.sizes[1], weight.shape[2])
+        for tap, rows in self._blocks(kernel_map):
+            out.index_add_(0, kernel_map.outputs[rows], x[kernel_map.inputs[rows]] @ weight[tap])
+        return out
+
+    def correlate(self, x: Tensor, y: Tensor, kernel_map: KernelMap) -> Tensor:
+        out = x.new_zeros(len(kernel_map.counts), x.shape[1], y.shape[1])
+        if kernel_map.identity is not None:
+            out[kernel_map.identity] = x.t() @ y
+        for tap, rows in self._blocks(kernel_map):
+            out[tap].addmm_(x[kernel_map.inputs[rows]].t(), y[kernel_map.outputs[rows]])
+        return out
+
+    def _blocks(self, kernel_map: KernelMap) -> Iterator[tuple[int, slice]]:
+        start = 0
+        for tap, count in enumerate(kernel_map.counts):
+            if tap != kernel_map.identity:
+                for first in range(start, start + count, self.block):
+                    yield tap, slice(first, min(first + self.block, start + count))
+            start += count
+
+
+BACKENDS: Registry[Backend] = Registry("sparse back end")
+BACKENDS.register("torch")(TorchBackend())
+
+_state = {"name": "auto"}
+
+
+def backends() -> dict[str, Capabilities]:
+    """The installed back ends and what each can do."""
+    return {name: BACKENDS[name].capabilities for name in BACKENDS}
+
+
+class use_backend(AbstractContextManager[None]):
+    """Chooses the back end of sparse convolutions, for good or inside a ``with`` block.
+
+    Args:
+        name: One of :func:`backends`, or ``"auto"``: the fastest that can do what is asked.
+
+    Example:
+        >>> with use_backend("torch"):
+        ...     pass
+    """
+
+    def __init__(self, name: str) -> None:
+        if name != "auto" and name not in BACKENDS:
+            raise BackendError(unknown_name("sparse back end", name, ["auto", *BACKENDS]))
+        self._before = _state["name"]
+        _state["name"] = name
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        _state["name"] = self._before
+
+
+# Fastest first.
+_PREFERENCE = ("native", "torch")
+
+
+def choose(x: Tensor, dim: int, periodic: bool) -> Backend:
+    """The back end in use, checked against what the input asks of it.
+
+    Raises:
+        BackendError: It lacks the dimension, type, device or periodicity; the message names those that have it.
+    """
+    name = _state["name"]
+    if name == "auto":
+        for preferred in _PREFERENCE:
+            if preferred in BACKENDS and _lacks(BACKENDS[preferred].capabilities, x, dim, periodic) is None:
+                return BACKENDS[preferred]
+        name = "torch"
+    backend = BACKENDS[name]
+    lacking = _lacks(backend.capabilities, x, dim, periodic)
+    if lacking is not None:
+        able = [n for n in BACKENDS if _lacks(BACKENDS[n].capabilities, x, dim, periodic) is None]
+        raise BackendError(f"the {name} back end has no {lacking}; {', '.join(able) or 'none'} can")
+    return backend
+
+
+def _lacks(capabilities: Capabilities, x: Tensor, dim: int, periodic: bool) -> str | None:
+    if dim not in capabilities.dimensions:
+        return f"convolution in {dim} dimensions"
+    if x.dtype not in capabilities.dtypes:
+        return f"{x.dtype}"
+    if x.device.type not in capabilities.devices:
+        return f"device {x.device.type}"
+    if periodic and not capabilities.periodic:
+        return "periodic axes"
+    return None

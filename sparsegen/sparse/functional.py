@@ -1,0 +1,119 @@
+"""Sparse convolution as a function of features and weights, differentiable to any order."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from sparsegen.errors import DataError
+from sparsegen.sparse.backends import Backend, choose
+from sparsegen.sparse.maps import KernelMap
+from sparsegen.sparse.tensor import Sites, SparseTensor
+
+__all__ = ["concat", "convolve", "prune", "union_add"]
+
+
+class _Convolve(Function):
+    """Linear in features and in weights, so its backward is made of the same two products."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, kernel_map: KernelMap, backend: Backend) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.map, ctx.backend = kernel_map, backend
+        return backend.convolve(x, weight, kernel_map)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        (g,) = gradients
+        x, weight = ctx.saved_tensors
+        gx = gw = None
+        if ctx.needs_input_grad[0]:
+            gx = _Convolve.apply(g, weight.transpose(1, 2), ctx.map.swapped, ctx.backend)
+        if ctx.needs_input_grad[1]:
+            gw = _Correlate.apply(x, g, ctx.map, ctx.backend)
+        return gx, gw, None, None
+
+
+class _Correlate(Function):
+    """The gradient of a convolution's weights; bilinear in the features of both sides."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, kernel_map: KernelMap, backend: Backend) -> Tensor:
+        ctx.save_for_backward(x, y)
+        ctx.map, ctx.backend = kernel_map, backend
+        return backend.correlate(x, y, kernel_map)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        (h,) = gradients
+        x, y = ctx.saved_tensors
+        gx = gy = None
+        if ctx.needs_input_grad[0]:
+            gx = _Convolve.apply(y, h.transpose(1, 2), ctx.map.swapped, ctx.backend)
+        if ctx.needs_input_grad[1]:
+            gy = _Convolve.apply(x, h, ctx.map, ctx.backend)
+        return gx, gy, None, None
+
+
+def convolve(x: Tensor, weight: Tensor, kernel_map: KernelMap, sites: Sites, groups: int = 1) -> Tensor:
+    """Features of a sparse convolution's output ``(M, Cout)``, without bias.
+
+    Args:
+        x: ``(N, Cin)``.
+        weight: ``(K, Cin / groups, Cout)``.
+        kernel_map: Pairs of input and output rows at each of the K taps.
+        sites: The sites of ``x``.
+        groups: Channel groups that do not see each other.
+    """
+    # Half precision would accumulate over pairs; under autocast the product stays in the weights' own type.
+    with torch.autocast(x.device.type, enabled=False):
+        x = x.to(weight.dtype)
+        backend = choose(x, sites.dim, any(sites.periodic))
+        if groups == 1:
+            return cast(Tensor, _Convolve.apply(x, weight, kernel_map, backend))
+        parts = zip(x.chunk(groups, 1), weight.chunk(groups, 2), strict=True)
+        return torch.cat([_Convolve.apply(a.contiguous(), b, kernel_map, backend) for a, b in parts], 1)
+
+
+def prune(x: SparseTensor, keep: Tensor) -> SparseTensor:
+    """Only the sites where ``keep (N,)`` is True; pruning all of them is allowed."""
+    if keep.shape != (len(x),) or keep.dtype != torch.bool:
+        raise DataError(
+            f"prune: keep of shape {tuple(keep.shape)} and type {keep.dtype} for {len(x)} sites; expected bool"
+        )
+    return SparseTensor.on(x.sites.subset(keep), x.features[keep])
+
+
+def union_add(a: SparseTensor, b: SparseTensor) -> SparseTensor:
+    """Sum of two tensors on the union of their sites.
+
+    Raises:
+        DataError: Lattices or channels differ.
+    """
+    if a.sites.same(b.sites):
+        return a.replace(a.features + b.features)
+    if (a.spatial_shape, a.batch_size, a.periodic) != (b.spatial_shape, b.batch_size, b.periodic):
+        raise DataError(f"union_add: lattices differ: {a} and {b}")
+    if a.features.shape[1] != b.features.shape[1]:
+        raise DataError(f"union_add: {a.features.shape[1]} channels and {b.features.shape[1]} channels")
+    keys, rows = torch.cat([a.sites.keys, b.sites.keys]).unique(return_inverse=True)
+    coords = a.coords.new_empty(len(keys), a.coords.shape[1]).index_copy_(0, rows, torch.cat([a.coords, b.coords]))
+    features = torch.cat([a.features, b.features])
+    summed = features.new_zeros(len(keys), features.shape[1]).index_add(0, rows, features)
+    return SparseTensor.on(Sites(coords, a.spatial_shape, a.batch_size, a.sites.stride, a.periodic), summed)
+
+
+def concat(*tensors: SparseTensor) -> SparseTensor:
+    """Channels of tensors on the same sites, side by side.
+
+    Raises:
+        DataError: The sites differ.
+    """
+    first = tensors[0]
+    for other in tensors[1:]:
+        if not first.sites.same(other.sites):
+            raise DataError(f"concat: the sites differ: {first} and {other}; union_add joins unequal sites")
+    return first.replace(torch.cat([t.features for t in tensors], 1))
