@@ -32,7 +32,7 @@ inline void cloud_minima(const M& metric, const T* points, index_t n, const T* t
             const T* x[kStep];
             rows_at(points, metric.dim, r, n, x);
             Vec<T> minima[kStep];
-            tile_minima<T, true>(metric, x, targets, width, begin, end, minima, column_best + begin);
+            tile_minima<T, true, true>(metric, x, targets, width, begin, end, minima, column_best + begin);
             for (index_t i = 0; i < kStep && r + i < n; ++i) {
                 row_best[r + i] = least<T>(smallest_lane<T>(minima[i]), row_best[r + i]);
             }

@@ -57,7 +57,7 @@ inline void nearest_in_event(const M& metric, const T* queries, const T* packed_
                 const T* x[kStep];
                 rows_at(queries, dim, r, last, x);
                 Vec<T> minima[kStep];
-                tile_minima<T, Both>(metric, x, packed_targets, target_width, begin, end, minima, tile_columns);
+                tile_minima<T, Both, false>(metric, x, packed_targets, target_width, begin, end, minima, tile_columns);
                 for (int i = 0; i < kStep; ++i) {
                     const index_t slot = r - block + i;
                     best_tile[slot] = minima[i] < best[slot] ? tile : best_tile[slot];
