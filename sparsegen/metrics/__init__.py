@@ -4,6 +4,7 @@ Each is ``metrics.NAME(generated, reference, *, protocol=None, seed=0) -> Result
 :func:`evaluate` runs a group.
 """
 
+from sparsegen.metrics.classifier import Classifier, auc, classifier_auc, inception_score
 from sparsegen.metrics.efp import EFPS_D4, efps
 from sparsegen.metrics.evaluate import GROUPS, applicable, evaluate
 from sparsegen.metrics.features import FeatureSample, Moments
@@ -15,6 +16,7 @@ from sparsegen.metrics.memorisation import memorisation
 from sparsegen.metrics.metric import METRICS, Metric, SmallSampleWarning, TooFewError
 from sparsegen.metrics.observables import jet_mass, occupied_cells, summary_features
 from sparsegen.metrics.protocol import PROTOCOLS, Protocol
+from sparsegen.metrics.substructure import correlation_ratios, n_subjettiness, w1_c2, w1_d2, w1_tau21, w1_tau32
 from sparsegen.metrics.wasserstein import (
     w1,
     w1_energy,
@@ -26,6 +28,7 @@ from sparsegen.metrics.wasserstein import (
 )
 
 __all__ = [
+    "Classifier",
     "EFPS_D4",
     "FeatureSample",
     "GROUPS",
@@ -37,6 +40,9 @@ __all__ = [
     "SmallSampleWarning",
     "TooFewError",
     "applicable",
+    "auc",
+    "classifier_auc",
+    "correlation_ratios",
     "coverage",
     "density",
     "efps",
@@ -44,9 +50,11 @@ __all__ = [
     "fpd",
     "frechet",
     "frechet_distance",
+    "inception_score",
     "jet_mass",
     "kpd",
     "memorisation",
+    "n_subjettiness",
     "occupied_cells",
     "polynomial_mmd",
     "prdc",
@@ -54,12 +62,16 @@ __all__ = [
     "recall",
     "summary_features",
     "w1",
+    "w1_c2",
+    "w1_d2",
     "w1_energy",
     "w1_hits",
     "w1_mass",
     "w1_multiplicity",
     "w1_occupied",
     "w1_pt",
+    "w1_tau21",
+    "w1_tau32",
     "w1efp",
     "w1m",
     "w1p",

@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -68,12 +69,14 @@ def test_extrapolation_equals_the_published_definition_written_out():
 
 
 @small
-@pytest.mark.parametrize("name", ["frechet", "fpd", "kpd"])
-def test_identical_samples_are_near_zero_and_a_scaled_one_is_not(name, jets):
-    function = metrics.METRICS[name].function
+@pytest.mark.parametrize(("name", "scale"), [("frechet", 1.3), ("fpd", 2), ("kpd", 2)])
+def test_identical_samples_are_near_zero_and_a_scaled_one_is_not(name, scale, jets):
+    # The polynomials are heavy-tailed: the kernel distance of 600 jets sees this only in the summary features.
+    extra = {"features": metrics.summary_features} if name == "kpd" else {}
+    function = partial(metrics.METRICS[name].function, **extra)
     same = function(jets, jets)
     assert abs(same.value) < 3 * same.error + 1e-12
-    moved = function(jets.replace(coords=2 * jets.coords), jets)
+    moved = function(jets.replace(coords=scale * jets.coords), jets)
     assert moved.value > 2 * moved.error
     assert moved.value > 3 * abs(moved.floor)
 
