@@ -118,7 +118,7 @@ def keep_cells(
         return ((score > 0) | (score == best[batch])) & possible
     order = torch.argsort(score, descending=True, stable=True)
     order = order[torch.argsort(batch[order], stable=True)]
-    starts = torch.searchsorted(batch, torch.arange(size, device=batch.device))
+    starts = torch.searchsorted(batch.contiguous(), torch.arange(size, device=batch.device))
     rank = torch.empty_like(order)
     rank[order] = torch.arange(len(order), device=order.device)
     return (rank - starts[batch] < counts[batch]) & possible

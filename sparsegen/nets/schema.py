@@ -51,7 +51,7 @@ class Schema:
         condition_mean: ``(K,)``.
         condition_std: ``(K,)``.
         hits: Mean hits per event.
-        max_hits: Most hits seen in an event.
+        max_hits: Most hits an event may have: the most seen and a quarter more.
         total: Mean and standard deviation of the logarithm of each column's sum over an event (of the sum itself
             where the column has signs) ``(C, 2)``.
     """
@@ -136,7 +136,7 @@ class Schema:
             condition_mean=tuple(condition.mean(0).tolist()),
             condition_std=tuple(_size(s) for s in (condition - condition.mean(0)).square().mean(0).sqrt()),
             hits=max(1.0, float(events.counts.double().mean())),
-            max_hits=int(events.counts.max()),
+            max_hits=int(1.25 * int(events.counts.max())) + 1,
             total=tuple(totals),
         )
 
