@@ -2,6 +2,17 @@
 
 from sparsegen.transport.chamfer import chamfer, density_aware_chamfer
 from sparsegen.transport.emd import emd, exact_plan
+from sparsegen.transport.sinkhorn import SinkhornResult, sinkhorn, sinkhorn_divergence
 from sparsegen.transport.sliced import directions, sliced
 
-__all__ = ["chamfer", "density_aware_chamfer", "directions", "emd", "exact_plan", "sliced"]
+__all__ = [
+    "SinkhornResult",
+    "chamfer",
+    "density_aware_chamfer",
+    "directions",
+    "emd",
+    "exact_plan",
+    "sinkhorn",
+    "sinkhorn_divergence",
+    "sliced",
+]

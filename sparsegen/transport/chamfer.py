@@ -20,6 +20,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from sparsegen import kernels
 from sparsegen.errors import ConfigError
 from sparsegen.transport.clouds import (
     Clouds,
@@ -30,7 +31,6 @@ from sparsegen.transport.clouds import (
     segment_mean,
     segment_sum,
 )
-from sparsegen.transport.indices import nearest_points
 
 __all__ = ["chamfer", "density_aware_chamfer"]
 
@@ -71,7 +71,7 @@ def chamfer(
     if reduce not in ("mean", "sum"):
         raise ConfigError(f"reduce={reduce!r}; expected 'mean' or 'sum'")
     first, second = pair_clouds(a, b, weights=weights, features=features, scales=scales, period=period)
-    to_second, to_first = nearest_points(first, second)
+    to_second, to_first = _nearest(first, second)
     forward = _gathered(first, second, to_second, squared, reduce)
     backward = _gathered(second, first, to_first, squared, reduce)
     return torch.where(one_empty(first, second), torch.inf, forward + backward)
@@ -109,7 +109,7 @@ def density_aware_chamfer(
     """
     first, second = pair_clouds(a, b, features=features, scales=scales, period=period)
     total = first.points.new_zeros(len(first))
-    for x, y, index in zip((first, second), (second, first), nearest_points(first, second), strict=True):
+    for x, y, index in zip((first, second), (second, first), _nearest(first, second), strict=True):
         found = index >= 0
         chosen = index[found]
         crowd = torch.bincount(chosen, minlength=y.points.shape[0])[chosen]
@@ -117,6 +117,12 @@ def density_aware_chamfer(
         missing = torch.ones_like(x.points[:, 0]).index_put((found.nonzero()[:, 0],), 1 - kept)
         total = total + segment_mean(missing, x.offsets) / 2
     return torch.where(one_empty(first, second), 1.0, total)
+
+
+def _nearest(a: Clouds, b: Clouds) -> tuple[Tensor, Tensor]:
+    """Rows of the other side's nearest points ``(N,)`` and ``(M,)``; -1 where the other set is empty."""
+    there, back = kernels.nearest_both(a.points, a.offsets, b.points, b.offsets, period=a.wrap)
+    return there.indices, back.indices
 
 
 def _gathered(x: Clouds, y: Clouds, index: Tensor, squared: bool, reduce: str) -> Tensor:

@@ -54,6 +54,11 @@ class Clouds:
         return any(math.isfinite(p) for p in self.period)
 
     @property
+    def wrap(self) -> tuple[float, ...] | None:
+        """The period for the kernels: None where no axis wraps."""
+        return self.period if self.periodic else None
+
+    @property
     def masses(self) -> Tensor:
         """Masses that sum to one in every event ``(N,)``: the weights normalised, or 1 / count."""
         weights = self.points.new_ones(self.points.shape[0]) if self.weights is None else self.weights
@@ -62,6 +67,18 @@ class Clouds:
             event = int(((totals <= 0) & (self.counts > 0)).nonzero()[0])
             raise DataError(f"the weights of event {event} sum to 0; give every event with points some mass")
         return weights / totals[self.batch]
+
+    def padded(self) -> tuple[Tensor, Tensor]:
+        """Points ``(B, L, D)`` and masses ``(B, L)``; short sets repeat their first point with mass 0."""
+        counts, total = self.counts, self.points.shape[0]
+        longest = int(counts.max()) if len(self) else 0
+        if total == 0:
+            empty = self.points.new_zeros(len(self), longest, self.points.shape[1])
+            return empty, empty.sum(2)
+        slot = torch.arange(longest, device=counts.device)
+        real = slot < counts[:, None]
+        index = (self.offsets[:-1, None] + torch.where(real, slot, 0)).clamp_max(total - 1)
+        return self.points[index], torch.where(real, self.masses[index], 0.0).to(self.points.dtype)
 
     def __getitem__(self, index: int) -> Clouds:
         low, high = int(self.offsets[index]), int(self.offsets[index + 1])

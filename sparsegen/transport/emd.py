@@ -18,9 +18,9 @@ from scipy.optimize import linprog
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
+from sparsegen import kernels
 from sparsegen.errors import DivergedError
 from sparsegen.transport.clouds import Clouds, PointSets, lengths_of, one_empty, pair_clouds, segment_mean, segment_sum
-from sparsegen.transport.indices import match_points
 
 __all__ = ["emd", "exact_plan"]
 
@@ -64,7 +64,7 @@ def emd(
     """
     first, second = pair_clouds(a, b, weights=weights, features=features, scales=scales, period=period)
     if first.weights is None and second.weights is None and torch.equal(first.counts, second.counts):
-        partner = match_points(first, second)
+        partner = kernels.assign(first.points, first.offsets, second.points, second.offsets, power=1, period=first.wrap)
         return segment_mean(lengths_of(first.difference(first.points, second.points[partner])), first.offsets)
     total = _carried(first, second)
     return torch.where(one_empty(first, second), torch.inf, total)

@@ -84,14 +84,6 @@ def directions(count: int, dim: int, generator: torch.Generator | None = None) -
 
 def _shadows(clouds: Clouds, theta: Tensor) -> tuple[Tensor, Tensor]:
     """Projections and masses ``(B, P, L)``; a short set repeats its first point with mass 0."""
-    counts, total = clouds.counts, clouds.points.shape[0]
-    longest = int(counts.max()) if len(clouds) else 0
-    shape = (len(clouds), len(theta), longest)
-    if total == 0:
-        return clouds.points.new_zeros(shape), clouds.points.new_zeros(shape)
-    slot = torch.arange(longest, device=counts.device)
-    real = slot < counts[:, None]
-    index = (clouds.offsets[:-1, None] + torch.where(real, slot, 0)).clamp_max(total - 1)
-    shadow = (clouds.points @ theta.T)[index].transpose(1, 2)
-    mass = torch.where(real, clouds.masses[index], 0.0).to(shadow.dtype)
-    return shadow, mass[:, None].expand(shape)
+    points, masses = clouds.padded()
+    shadow = (points @ theta.T).transpose(1, 2)
+    return shadow, masses[:, None].expand(shadow.shape)
