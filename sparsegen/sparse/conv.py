@@ -203,7 +203,8 @@ class SparsityInvariantConv(SparseConv):
         self._check(x)
         sites, kernel_map = strided(x.sites, self.window, self.support)
         features = convolve(x.features, self.weight, kernel_map, x.sites, self.groups)
-        seen = torch.bincount(kernel_map.outputs, minlength=len(sites)).to(features.dtype)
+        # Under the floor rule a window with more stride than taps may see nothing.
+        seen = torch.bincount(kernel_map.outputs, minlength=len(sites)).clamp(min=1).to(features.dtype)
         return SparseTensor.on(sites, self._biased(features / seen[:, None]))
 
 
@@ -229,9 +230,11 @@ class SparseConvTranspose(_Transpose):
         """
         self._check(x)
         shape = self.window.shape_up(x.spatial_shape, x.periodic)
-        fits = all(
-            n <= t < n + s for n, t, s in zip(shape, target.spatial_shape, self.window.stride, strict=True)
-        ) and (target.batch_size == x.batch_size)
+        # A strided convolution drops what is left over at the end of an open axis: several lattices lead to one.
+        fits = (target.sites.dim, target.batch_size, target.periodic) == (self.dim, x.batch_size, x.periodic) and all(
+            n <= t < n + (1 if wraps else s)
+            for n, t, s, wraps in zip(shape, target.spatial_shape, self.window.stride, x.periodic, strict=True)
+        )
         if not fits:
             raise DataError(f"SparseConvTranspose: {x} leads to the lattice {shape}, the target is {target}")
         kernel_map = transposed(x.sites, target.sites, self.window)

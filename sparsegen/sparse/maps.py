@@ -69,12 +69,15 @@ class Window:
 
     def shape_up(self, shape: Sequence[int], periodic: Sequence[bool]) -> tuple[int, ...]:
         """Shape of a transposed convolution's output."""
-        return tuple(
+        sizes = tuple(
             n * s if wraps else (n - 1) * s - 2 * p + d * (k - 1) + 1
             for n, k, s, p, d, wraps in zip(
                 shape, self.kernel, self.stride, self.padding, self.dilation, periodic, strict=True
             )
         )
+        if min(sizes) < 1:
+            raise ConfigError(f"padding {self.padding} leaves no lattice above {tuple(shape)}")
+        return sizes
 
 
 class KernelMap:

@@ -193,6 +193,10 @@ class SparseTensor:
         events = events.coalesce()
         assert events.grid is not None
         shape = tuple(spatial_shape) if spatial_shape is not None else events.grid.shape
+        if len(shape) != len(events.grid.shape) or any(n < m for n, m in zip(shape, events.grid.shape, strict=True)):
+            raise DataError(f"SparseTensor.from_events: the lattice {shape} does not hold the grid {events.grid.shape}")
+        if any(w and n != m for n, m, w in zip(shape, events.grid.shape, events.grid.periodic, strict=True)):
+            raise DataError(f"SparseTensor.from_events: {shape} changes a periodic axis of the grid {events.grid.shape}")
         coords = torch.cat([events.batch[:, None], events.coords], 1)
         sites = Sites(coords, shape, len(events), (1,) * len(shape), events.grid.periodic)
         return cls.on(sites, events.features)
