@@ -6,24 +6,45 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from data_tools import jets
+from data_tools.check import CHECK, REPAIR
+from data_tools.convert import CONVERT, IMAGE, VOXELIZE
+from data_tools.digits import DIGITS
+from data_tools.inspect import INSPECT
+from data_tools.jets import JETS
+from data_tools.select import MERGE, SPLIT, SUBSET
+from data_tools.showers import SHOWERS
+from data_tools.toys import TOYS
+from data_tools.verb import Verb
 from sparsegen.errors import SparsegenError
 
 __all__ = ["VERBS", "main"]
 
-VERBS = {"jets": jets}
+VERBS: dict[str, Verb] = {
+    "jets": JETS,
+    "showers": SHOWERS,
+    "digits": DIGITS,
+    "toys": TOYS,
+    "inspect": INSPECT,
+    "check": CHECK,
+    "repair": REPAIR,
+    "convert": CONVERT,
+    "split": SPLIT,
+    "merge": MERGE,
+    "subset": SUBSET,
+    "voxelize": VOXELIZE,
+    "image": IMAGE,
+}
 
 
 def main(argv: Sequence[str] | None = None, program: str = "python -m data_tools") -> int:
     """Run a verb; returns the exit code: 0, 1 where a check found faults, 2 on bad input."""
     parser = argparse.ArgumentParser(prog=program, description="Make, convert, check and look at data sets.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for name, module in VERBS.items():
-        text = (module.__doc__ or "").split("\n")[0].split(": ", 1)[-1]
-        module.add_arguments(verbs.add_parser(name, help=text, description=text))
+    for name, verb in VERBS.items():
+        verb.add_arguments(verbs.add_parser(name, help=verb.summary, description=verb.summary))
     options = parser.parse_args(argv)
     try:
-        return int(VERBS[options.verb].run(options))
+        return VERBS[options.verb].run(options)
     except SparsegenError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -18,13 +18,15 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from data_tools.pythia import KINDS, JetSettings, chunk_seed, make_chunk
+from data_tools.select import stratified_split
+from data_tools.verb import Verb
 from sparsegen.data.files import sync
 from sparsegen.data.jetnet import jet_grid
 from sparsegen.data.ragged import RaggedWriter
 from sparsegen.errors import ConfigError, DataError
 from sparsegen.events import Column, Events
 
-__all__ = ["SPLITS", "make_jets"]
+__all__ = ["JETS", "SPLITS", "make_jets"]
 
 SPLITS = {"train": 0.70, "valid": 0.15, "test": 0.15}
 _CHUNK = 1000
@@ -122,7 +124,7 @@ def _assemble(
         np.concatenate([chunk[name] for chunk in chunks]) for name in ("counts", "particles", "jets")
     )
     labels = np.repeat(np.arange(len(kinds)), jets)
-    split = _split(jets, len(kinds), seed)
+    split = stratified_split(labels, SPLITS, seed)
 
     coords = np.round(particles[:, :2] / _COORDINATE_STEP) * _COORDINATE_STEP
     condition = np.concatenate([features, labels[:, None]], axis=1)
@@ -146,13 +148,6 @@ def _assemble(
         provenance=_provenance(kinds, jets, seed, settings),
     ) as writer:
         writer.append(events[torch.from_numpy(order)], labels[order], split[order])
-
-
-def _split(jets: int, kinds: int, seed: int) -> NDArray[np.int64]:
-    """Split index of every jet, the same fractions of each kind."""
-    bounds = np.round(np.cumsum(list(SPLITS.values())) * jets).astype(int)
-    generator = np.random.default_rng([seed, 0])
-    return np.concatenate([np.searchsorted(bounds, generator.permutation(jets), side="right") for _ in range(kinds)])
 
 
 def _round_mantissa(values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -185,8 +180,7 @@ def _provenance(kinds: Sequence[str], jets: int, seed: int, settings: JetSetting
     }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of the verb."""
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     defaults = JetSettings()
     parser.add_argument("output", type=Path, help="the file to make")
     parser.add_argument("--kinds", nargs="+", choices=sorted(KINDS), default=["gluon", "quark", "top"])
@@ -202,8 +196,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
 
-def run(options: argparse.Namespace) -> int:
-    """Run the verb."""
+def _run(options: argparse.Namespace) -> int:
     settings = JetSettings(
         pt_hat=tuple(options.pt_hat),
         jet_pt=tuple(options.jet_pt),
@@ -214,3 +207,6 @@ def run(options: argparse.Namespace) -> int:
     )
     make_jets(options.output, options.kinds, options.jets, options.seed, settings, options.processes, options.overwrite)
     return 0
+
+
+JETS = Verb("gluon, light-quark, top, W and Z jets from Pythia 8 and FastJet", _add_arguments, _run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ def open(
     *,
     view: str | None = None,
     shape: Sequence[int] | None = None,
-    condition: Sequence[str] = (),
+    condition: Sequence[str] | Literal["all"] = (),
     classes: Sequence[str] = (),
     check: bool = True,
 ) -> FileSource:
@@ -40,7 +41,7 @@ def open(
         view: ``points``, ``cells`` or ``image``; what the file holds by default. Hits outside the lattice are dropped
             and counted (``source.dropped``).
         shape: Cells along each axis, over the range of the file's lattice.
-        condition: Names of the file's conditions that events carry.
+        condition: Names of the file's conditions that events carry; ``all`` for all of them.
         classes: Names of the classes to keep; all by default.
         check: Whether to read the whole file once and check it; the result is remembered for the process.
 
@@ -71,7 +72,8 @@ def open(
         raise DataError(f"{file}: holds no events; a data set needs at least one")
     if check:
         check_reader(reader)
-    return FileSource(reader, name, _rows(reader, split, classes), make_view(reader, view, shape, name), condition)
+    names = reader.conditions if condition == "all" else condition
+    return FileSource(reader, name, _rows(reader, split, classes), make_view(reader, view, shape, name), names)
 
 
 def write(events: Events, path: str | Path, format: str = "auto", *, overwrite: bool = False) -> None:

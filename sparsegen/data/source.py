@@ -152,6 +152,11 @@ class FileSource(EventSource):
         return None if values is None else torch.from_numpy(values[self._rows.all()])
 
     @property
+    def rows(self) -> NDArray[np.int64]:
+        """The file's row of each event ``(len,)``."""
+        return self._rows.all()
+
+    @property
     def dropped(self) -> Tensor:
         """Hits of each event that lie outside the view's grid ``(len,)``, counted in a pass over the set."""
         parts = [self.view.dropped(self.reader.read(w.runs, w.take)) for _, w in self._plan(False, 0, 0, 0)]

@@ -1,0 +1,216 @@
+"""``check`` and ``repair``: what is wrong with a file, row by row, and a new file without it."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import sparsegen.data as data
+from data_tools.verb import Verb, open_all, output_arguments, source_arguments, split_of_rows
+from sparsegen.data import EMBEDDED, Finding, RaggedWriter, Reader
+from sparsegen.data.check import event_findings
+from sparsegen.data.files import file_hash
+from sparsegen.data.formats import recognise
+from sparsegen.errors import DataError
+from sparsegen.events import Events
+
+__all__ = ["CHECK", "REPAIR", "examine"]
+
+_SCALE = (1e-2, 10.0)
+
+
+def _reader(name: str, format: str) -> Reader:
+    path = EMBEDDED.get(name, Path(name))
+    return (recognise(path) if format == "auto" else data.formats[format]).reader(path)
+
+
+def examine(name: str, format: str = "auto") -> Iterator[Finding]:
+    """Everything that is wrong with a file, and remarks on what looks odd.
+
+    Schema, types, checksums, values that are not finite, negative amounts, masks against padding; then duplicates
+    inside and across splits, events without hits, and the scale of the energy. Never changes the file.
+
+    Args:
+        name: The file, or an embedded set.
+        format: Its format; recognised by default.
+
+    Yields:
+        Findings; ``error`` tells faults from remarks.
+    """
+    try:
+        reader = _reader(name, format)
+    except DataError as error:
+        yield Finding(name, "file", -1, str(error).removeprefix(f"{name}: "), "nothing else could be checked")
+        return
+    file = str(reader.path)
+    if not reader.rows:
+        yield Finding(file, "file", -1, "holds no events", "a data set needs at least one")
+        return
+    try:
+        yield from reader.findings()
+    except DataError as error:
+        yield Finding(file, "file", -1, str(error).removeprefix(f"{file}: "), "copy or make the file again")
+    yield from _examine_events(reader, file)
+
+
+def _examine_events(reader: Reader, file: str) -> Iterator[Finding]:
+    split = split_of_rows(reader)
+    if split is not None:
+        for row in np.flatnonzero(split < 0):
+            yield Finding(file, "split", int(row), "belongs to no split", "split the file again", error=False)
+    seen: dict[bytes, int] = {}
+    empty: list[int] = []
+    ratios: list[torch.Tensor] = []
+    for start in range(0, reader.rows, reader.block):
+        stop = min(start + reader.block, reader.rows)
+        try:
+            events = reader.read([(start, stop)])
+        except DataError as error:
+            message = str(error).removeprefix(f"{file}: ")
+            yield Finding(file, "file", -1, message, f"rows {start} to {stop} could not be checked further")
+            continue
+        yield from event_findings(file, events, start)
+        yield from _duplicates(file, events, start, split, seen)
+        empty += (start + (events.counts == 0).nonzero()[:, 0]).tolist()
+        if "incident_energy" in events.conditions and events.condition is not None:
+            incident = events.condition[:, events.conditions.index("incident_energy")]
+            ratios.append(events.total("energy")[incident > 0] / incident[incident > 0])
+    if empty:
+        remedy = f"{len(empty)} of {reader.rows} are; leave them out where a model needs hits"
+        yield Finding(file, "hits", empty[0], "has no hits", remedy, error=len(empty) == reader.rows)
+    if ratios:
+        ratio = float(torch.cat(ratios).median())
+        if not _SCALE[0] <= ratio <= _SCALE[1]:
+            message = f"deposits are {ratio:.3g} of the incident energy in the median"
+            yield Finding(file, "energy", -1, message, "see whether one is in GeV and the other in MeV", error=False)
+
+
+def _duplicates(
+    file: str, events: Events, start: int, split: np.ndarray[Any, Any] | None, seen: dict[bytes, int]
+) -> Iterator[Finding]:
+    coords, features = events.coords.numpy(), events.features.numpy()
+    offsets = events.offsets.tolist()
+    for event in range(len(events)):
+        hits = slice(offsets[event], offsets[event + 1])
+        if hits.start == hits.stop:
+            continue
+        digest = hashlib.blake2b(coords[hits].tobytes() + features[hits].tobytes(), digest_size=16).digest()
+        row = start + event
+        other = seen.setdefault(digest, row)
+        if other != row:
+            across = split is not None and split[other] != split[row]
+            where = "of another split" if across else "of the same split" if split is not None else ""
+            yield Finding(file, "event", row, f"repeats row {other} {where}".rstrip(), "subset or repair", error=across)
+
+
+def _check_arguments(parser: argparse.ArgumentParser) -> None:
+    source_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="one JSON object a finding")
+
+
+def _check(options: argparse.Namespace) -> int:
+    faults = remarks = 0
+    for finding in examine(options.input, options.format):
+        faults += finding.error
+        remarks += not finding.error
+        if options.json:
+            print(json.dumps(dataclasses.asdict(finding)))
+        else:
+            print(f"{'error' if finding.error else 'remark'}: {finding}")
+    if not options.json:
+        print(f"{options.input}: {faults} faults, {remarks} remarks")
+    return 1 if faults else 0
+
+
+def _repair_arguments(parser: argparse.ArgumentParser) -> None:
+    source_arguments(parser)
+    output_arguments(parser)
+    parser.add_argument(
+        "--keep-events",
+        action="store_true",
+        help="leave out only bad hits, where the fault is a hit's; else whole events",
+    )
+
+
+def _repair(options: argparse.Namespace) -> int:
+    log: list[dict[str, Any]] = []
+    bad: dict[int, Finding] = {}
+    fatal = ("checksum", "damaged")
+    for finding in examine(options.input, options.format):
+        if finding.row < 0 and finding.error and not any(word in finding.message for word in fatal):
+            raise DataError(f"{finding}: this cannot be repaired")
+        if finding.error and finding.row >= 0:
+            bad.setdefault(finding.row, finding)
+    source = open_all(options.input, options.format, check=False)
+    kept = 0
+    labels, split = source.labels, split_of_rows(source.reader)
+    if split is not None and (split < 0).any():
+        split = None
+    hit_faults = {*source.axes, *(column.name for column in source.columns)}
+    with RaggedWriter(
+        options.output,
+        overwrite=options.overwrite,
+        classes=source.classes,
+        splits=source.reader.splits if split is not None else (),
+        provenance={"program": "data_tools repair", "from": source.name, "sha256": file_hash(source.reader.path)},
+    ) as writer:
+        for start in range(0, source.reader.rows, source.reader.block):
+            rows = list(range(start, min(start + source.reader.block, source.reader.rows)))
+            try:
+                events = source[rows]
+            except DataError as error:
+                log.append({"rows": [rows[0], rows[-1]], "change": "left out", "reason": str(error)})
+                continue
+            if options.keep_events:
+                events, changes = _without_bad_hits(events, start)
+                log += changes
+            else:
+                changes = []
+            keep = [r for r in rows if r not in bad or (options.keep_events and bad[r].key in hit_faults)]
+            lost = sorted(set(rows) - set(keep))
+            log += [{"row": row, "change": "left out", "reason": str(bad[row])} for row in lost]
+            if not keep:
+                continue
+            chosen = np.array(keep)
+            writer.append(
+                events[torch.from_numpy(chosen - start)],
+                None if labels is None else labels[torch.from_numpy(chosen)].numpy(),
+                None if split is None else split[chosen],
+            )
+            kept += len(keep)
+    note = Path(f"{options.output}.log.json")
+    note.write_text(json.dumps(log, indent=1))
+    print(f"{options.output}: {kept:,} of {source.reader.rows:,} events, {len(log)} changes listed in {note}")
+    return 0
+
+
+def _without_bad_hits(events: Events, start: int) -> tuple[Events, list[dict[str, Any]]]:
+    good = events.features.isfinite().all(1)
+    if events.coords.is_floating_point():
+        good &= events.coords.isfinite().all(1)
+    for column in events.columns:
+        if column.additive:
+            good &= ~(events.column(column.name) < 0)
+    hits = (~good).nonzero()[:, 0]
+    changes = [
+        {
+            "row": start + int(events.batch[hit]),
+            "change": "hit left out",
+            "hit": int(hit - events.offsets[events.batch[hit]]),
+            "values": [*events.coords[hit].tolist(), *map(str, events.features[hit].tolist())],
+        }
+        for hit in hits
+    ]
+    return events.select_hits(good), changes
+
+
+CHECK = Verb("everything that is wrong with a file; exit code 1 where something is", _check_arguments, _check)
+REPAIR = Verb("a new file without the faults, and a log of every change", _repair_arguments, _repair)
