@@ -1,0 +1,344 @@
+"""Verbs, through the command line."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+import sparsegen.data as data
+from data_tools.check import examine
+from data_tools.cli import VERBS, main
+from data_tools.digits import place_digits
+from data_tools.toys import TOY_SETS, make_toy
+from sparsegen.data import RaggedReader, RaggedWriter
+from sparsegen.events import Events
+
+
+@pytest.fixture
+def jets(tmp_path: Path) -> Path:
+    """300 labelled jets without splits."""
+    path = tmp_path / "jets.h5"
+    source = data.open("pythia-jets:test", condition="all")
+    assert source.labels is not None
+    with RaggedWriter(path, classes=source.classes, provenance={"made": "here"}) as writer:
+        writer.append(source[:300], source.labels[:300].numpy())
+    return path
+
+
+@pytest.fixture
+def padded(tmp_path: Path) -> Path:
+    """A JetNet file of 29 jets, the ``i``-th of ``i`` particles."""
+    counts = torch.arange(29)
+    events = data.open("pythia-jets:test", condition=["jet_pt", "jet_eta", "jet_mass"])[:]
+    events = events[(events.counts >= 28).nonzero()[:29, 0]]
+    ranks = torch.arange(len(events.coords)) - events.offsets[:-1][events.batch]
+    data.write(events.select_hits(ranks < counts[events.batch]), tmp_path / "t.hdf5", format="jetnet")
+    return tmp_path / "t.hdf5"
+
+
+def _alter(path: Path, key: str, index: object, value: float) -> None:
+    with h5py.File(path, "r+") as file:
+        file[key][index] = value
+
+
+def _same(a: Events, b: Events) -> bool:
+    fields = ("coords", "features", "offsets", "condition")
+    return all(torch.equal(getattr(a, field), getattr(b, field)) for field in fields)
+
+
+class TestConvert:
+    @pytest.mark.parametrize("chain", [("ragged",), ("jetnet",), ("jetnet", "ragged"), ("ragged", "jetnet", "ragged")])
+    def test_points_survive_every_format_that_holds_them(
+        self, tmp_path: Path, jets: Path, chain: tuple[str, ...]
+    ) -> None:
+        path = jets
+        for step, format in enumerate(chain):
+            out = tmp_path / f"{step}.hdf5"
+            assert main(["convert", str(path), str(out), "--to", format]) == 0
+            path = out
+        kinematics = ("jet_pt", "jet_eta", "jet_mass")
+        assert _same(data.open(path, condition=kinematics)[:], data.open(jets, condition=kinematics)[:])
+
+    @pytest.mark.parametrize("chain", [("ragged",), ("dense",), ("dense", "ragged", "dense")])
+    def test_cells_survive_every_format_that_holds_them(
+        self, tmp_path: Path, jets: Path, chain: tuple[str, ...]
+    ) -> None:
+        cells = tmp_path / "cells.h5"
+        assert main(["voxelize", str(jets), str(cells), "--shape", "20", "24", "--outside", "drop"]) == 0
+        path = cells
+        for step, format in enumerate(chain):
+            out = tmp_path / f"{step}.h5"
+            assert main(["convert", str(path), str(out), "--to", format]) == 0
+            path = out
+        assert _same(data.open(path, condition="all")[:], data.open(cells, condition="all")[:])
+
+    def test_showers_survive_the_way_there_and_back(self, tmp_path: Path) -> None:
+        a, b, c = (str(tmp_path / name) for name in ("a.hdf5", "b.h5", "c.hdf5"))
+        assert main(["showers", a, "--events", "20"]) == 0
+        assert main(["convert", a, b]) == 0
+        assert main(["convert", b, c, "--to", "calochallenge"]) == 0
+        with h5py.File(a) as first, h5py.File(c) as last:
+            for key in ("showers", "incident_energies"):
+                assert (first[key][:] == last[key][:]).all()
+
+    def test_splits_labels_and_origin_are_kept(self, tmp_path: Path) -> None:
+        assert main(["convert", "pythia-jets:valid", str(tmp_path / "a.h5")]) == 0
+        copy, original = data.open(tmp_path / "a.h5"), data.open("pythia-jets:valid")
+        assert copy.labels is not None
+        assert original.labels is not None
+        assert torch.equal(copy.labels, original.labels)
+        provenance = RaggedReader(tmp_path / "a.h5").provenance
+        assert provenance["sha256"] == original.fingerprint
+        assert provenance["origin"]["seed"] == 1
+
+    def test_a_format_that_cannot_hold_the_events_is_refused(
+        self, tmp_path: Path, jets: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["convert", str(jets), str(tmp_path / "a.h5"), "--to", "calochallenge"]) == 2
+        assert "CaloChallenge holds cells of one of its geometries" in capsys.readouterr().err
+        assert not (tmp_path / "a.h5").exists()
+
+
+class TestSelect:
+    def test_splits_are_seeded_stratified_disjoint_and_complete(self, tmp_path: Path, jets: Path) -> None:
+        fractions = ["--fractions", "train=0.5", "test=0.5"]
+        for name, seed in [("a", "1"), ("b", "1"), ("c", "2")]:
+            assert main(["split", str(jets), str(tmp_path / f"{name}.h5"), "--seed", seed, *fractions]) == 0
+        train, test = (data.open(f"{tmp_path}/a.h5:{split}") for split in ("train", "test"))
+        ids = torch.cat([train[:].ids, test[:].ids])
+        assert sorted(ids.tolist()) == sorted(data.open(jets)[:].ids.tolist())
+        assert train.labels is not None
+        assert test.labels is not None
+        difference = train.labels.bincount() - test.labels.bincount()
+        assert int(difference.abs().max()) <= 1
+        assert torch.equal(data.open(f"{tmp_path}/b.h5:test")[:].ids, test[:].ids)
+        assert not torch.equal(data.open(f"{tmp_path}/c.h5:test")[:].ids, test[:].ids)
+        digests = RaggedReader(tmp_path / "a.h5").provenance["options"]["rows_sha256"]
+        assert digests == RaggedReader(tmp_path / "b.h5").provenance["options"]["rows_sha256"]
+        assert digests != RaggedReader(tmp_path / "c.h5").provenance["options"]["rows_sha256"]
+
+    def test_fractions_must_add_up(self, tmp_path: Path, jets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["split", str(jets), str(tmp_path / "a.h5"), "--fractions", "a=0.5", "b=0.6"]) == 2
+        assert main(["split", str(jets), str(tmp_path / "a.h5"), "--fractions", "half"]) == 2
+        errors = capsys.readouterr().err
+        assert "add up to 1, they give 1.1" in errors
+        assert "expected NAME=SHARE" in errors
+
+    def test_a_subset_is_of_the_classes_and_size_asked_for(self, tmp_path: Path, jets: Path) -> None:
+        out = str(tmp_path / "a.h5")
+        assert main(["subset", str(jets), out, "--classes", "top", "gluon", "--events", "50"]) == 0
+        source = data.open(out)
+        assert len(source) == 50
+        assert source.labels is not None
+        assert set(source.labels.tolist()) == {0, 2}
+        whole = {int(i): k for k, i in enumerate(data.open(jets)[:].ids)}
+        positions = [whole[int(i)] for i in source[:].ids]
+        assert positions == sorted(positions)
+        assert torch.equal(source[:].features, data.open(jets)[positions].features)
+
+    def test_merged_files_follow_each_other(self, tmp_path: Path, jets: Path) -> None:
+        out = str(tmp_path / "a.h5")
+        assert main(["merge", str(jets), str(jets), "-o", out]) == 0
+        events, once = data.open(out)[:], data.open(jets)[:]
+        assert events.ids.tolist() == list(range(600))
+        assert torch.equal(events[300:].features, once.features)
+
+    def test_files_of_other_content_are_not_merged(
+        self, tmp_path: Path, jets: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["toys", "ring", str(tmp_path / "ring.h5"), "--events", "10"]) == 0
+        assert main(["merge", str(jets), str(tmp_path / "ring.h5"), "-o", str(tmp_path / "a.h5")]) == 2
+        assert "its axes ('x', 'y') are not" in capsys.readouterr().err
+
+
+class TestLattice:
+    def test_voxelize_conserves_what_lies_inside(
+        self, tmp_path: Path, jets: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        out = str(tmp_path / "a.h5")
+        box = ["--low", "-0.4", "-0.4", "--high", "0.4", "0.4"]
+        assert main(["voxelize", str(jets), out, "--shape", "8", "8", *box]) == 2
+        assert "lies outside the grid" in capsys.readouterr().err
+        assert main(["voxelize", str(jets), out, "--shape", "8", "8", *box, "--outside", "drop"]) == 0
+        points = data.open(jets)[:]
+        inside = ((points.coords >= -0.4) & (points.coords <= 0.4)).all(1)
+        assert f"{int((~inside).sum()):,} hits outside" in capsys.readouterr().out
+        torch.testing.assert_close(data.open(out)[:].total("ptrel"), points.select_hits(inside).total("ptrel"))
+
+    def test_images_are_dense(self, tmp_path: Path, jets: Path) -> None:
+        out = str(tmp_path / "a.h5")
+        assert main(["image", str(jets), out, "--shape", "25", "25", "--outside", "drop"]) == 0
+        with h5py.File(out) as file:
+            images = file["images"][:]
+        expected = data.open(jets, view="image")[:].to_dense().numpy()
+        assert np.array_equal(images, expected)
+
+    def test_a_shape_of_other_dimension_is_refused(
+        self, tmp_path: Path, jets: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["voxelize", str(jets), str(tmp_path / "a.h5"), "--shape", "8"]) == 2
+        assert "has the axes etarel, phirel; give one number an axis" in capsys.readouterr().err
+
+
+class TestCheck:
+    def test_a_sound_file_has_no_faults(self, jets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["check", str(jets)]) == 0
+        assert "0 faults, 0 remarks" in capsys.readouterr().out
+
+    def test_every_fault_is_listed_with_its_row(self, padded: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        path = padded
+        _alter(path, "particle_features", (5, 1, 0), np.nan)
+        _alter(path, "particle_features", (7, 1, 2), -1)
+        _alter(path, "particle_features", (7, 25, 2), 0.5)
+        before = path.read_bytes()
+        assert main(["check", str(path), "--json"]) == 1
+        found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        faults = {(f["key"], f["row"], f["message"]) for f in found if f["error"]}
+        assert faults == {
+            ("etarel", 5, "is nan, not finite"),
+            ("ptrel", 7, "is -1, a negative amount"),
+            ("particle_features", 7, "has particles that its mask calls padding"),
+        }
+        assert [f["row"] for f in found if not f["error"]] == [0]
+        assert path.read_bytes() == before
+
+    def test_duplicates_across_splits_are_faults_and_inside_are_remarks(self, tmp_path: Path) -> None:
+        events = data.open("pythia-jets:test")[[0, 1, 2, 0, 1]]
+        with RaggedWriter(tmp_path / "a.h5", splits=("train", "test")) as writer:
+            writer.append(events, split=np.array([0, 0, 1, 1, 0]))
+        found = [(f.row, f.error) for f in examine(str(tmp_path / "a.h5")) if f.key == "event"]
+        assert found == [(3, True), (4, False)]
+
+    def test_mixed_units_are_remarked(self, tmp_path: Path) -> None:
+        with h5py.File(tmp_path / "a.hdf5", "w") as file:
+            file["showers"] = np.ones((4, 6480), dtype=np.float32)
+            file["incident_energies"] = np.full((4, 1), 6.48, dtype=np.float32)
+        (finding,) = [f for f in examine(str(tmp_path / "a.hdf5")) if f.key == "energy"]
+        assert "1e+03 of the incident energy" in str(finding)
+        assert not finding.error
+
+    def test_a_file_of_empty_events_alone_is_a_fault(self, padded: Path) -> None:
+        data.write(data.open(padded, condition="all")[:1], padded.with_name("empty.h5"))
+        path = padded.with_name("empty.h5")
+        assert [f.message for f in examine(str(path)) if f.error] == ["has no hits"]
+
+    def test_a_file_that_cannot_be_opened_is_a_fault(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "a.h5").write_bytes(b"\x89HDF\r\n")
+        assert main(["check", str(tmp_path / "a.h5")]) == 1
+        assert "not a readable HDF5 file" in capsys.readouterr().out
+
+    def test_damage_in_one_block_does_not_hide_the_others(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.hdf5"
+        assert main(["showers", str(path), "--events", "600"]) == 0
+        with h5py.File(path, "r+") as file:
+            chunk = file["showers"].id.get_chunk_info(0)
+        raw = bytearray(path.read_bytes())
+        raw[chunk.byte_offset + chunk.size // 2] ^= 255
+        path.write_bytes(raw)
+        with h5py.File(path, "r+") as file:
+            file["showers"][599, 0] = -3
+        messages = [str(f) for f in examine(str(path)) if f.error]
+        assert len(messages) == 2
+        assert "damaged" in messages[0]
+        assert "energy of row 599 is -3" in messages[1]
+
+
+class TestRepair:
+    @pytest.mark.parametrize("keep", [False, True])
+    def test_a_repaired_file_is_sound_and_every_change_is_logged(
+        self, tmp_path: Path, padded: Path, keep: bool
+    ) -> None:
+        path = padded
+        _alter(path, "particle_features", (5, 1, 0), np.nan)
+        _alter(path, "particle_features", (7, 25, 2), 0.5)
+        before = path.read_bytes()
+        out = tmp_path / "mended.h5"
+        assert main(["repair", str(path), str(out), *(["--keep-events"] if keep else [])]) == 0
+        assert path.read_bytes() == before
+        assert main(["check", str(out)]) == 0
+        log = json.loads((tmp_path / "mended.h5.log.json").read_text())
+        if keep:
+            assert [(entry["row"], entry["change"]) for entry in log] == [(5, "hit left out"), (7, "left out")]
+            assert data.open(out)[5].counts.tolist() == [4]
+        else:
+            assert [(entry["row"], entry["change"]) for entry in log] == [(5, "left out"), (7, "left out")]
+        assert len(data.open(out)) == (28 if keep else 27)
+
+    def test_what_cannot_be_repaired_is_refused(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "a.h5").write_bytes(b"")
+        assert main(["repair", str(tmp_path / "a.h5"), str(tmp_path / "b.h5")]) == 2
+        assert "cannot be repaired" in capsys.readouterr().err
+
+
+def test_inspect_shows_the_set_on_one_screen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "pythia-jets:test", "--plots", str(tmp_path / "plots")]) == 0
+    text = capsys.readouterr().out
+    lines = text.splitlines()
+    assert len(lines) < 25
+    assert max(map(len, lines[:-2])) <= 120
+    for word in ("1,800 of 12,000 rows", "102,647 points", "gluon 600", "multiplicity", "jet_mass", "occupancy"):
+        assert word in text
+    assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == ["histograms.png", "mean.png"]
+
+
+class TestMakers:
+    @pytest.mark.parametrize("name", TOY_SETS)
+    def test_toys_are_their_seed_s(self, tmp_path: Path, name: str) -> None:
+        assert main(["toys", name, str(tmp_path / "a.h5"), "--events", "50"]) == 0
+        source = data.open(tmp_path / "a.h5")
+        assert torch.equal(source[:].coords, make_toy(name, 50, seed=1)[0].coords)
+        assert not torch.equal(source[:].coords, make_toy(name, 50, seed=2)[0].coords)
+
+    def test_modes_are_where_they_should_be(self) -> None:
+        events, labels = make_toy("grid", 5000, seed=0)
+        centres = torch.stack([events.coords[torch.from_numpy(labels == k)].mean(0) for k in range(25)])
+        torch.testing.assert_close(centres, (centres * 2).round() / 2, atol=0.01, rtol=0)
+        assert len((centres * 2).round().unique(dim=0)) == 25
+
+    def test_bernoulli_images_have_the_occupancy_asked_for(self) -> None:
+        images, _ = make_toy("bernoulli", 500, seed=0, occupancy=0.1, size=20)
+        assert float(images.counts.double().mean()) / 400 == pytest.approx(0.1, rel=0.03)
+        assert float(images.features.mean()) == pytest.approx(1, rel=0.03)
+
+    def test_digits_fill_the_canvas_as_asked(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        pytest.importorskip("sklearn")
+        out = str(tmp_path / "a.h5")
+        assert main(["digits", "sklearn", out, "--occupancy", "0.02", "--flankers", "1"]) == 0
+        source = data.open(out)
+        assert source.grid is not None
+        assert float(source[:].counts.double().mean()) / source.grid.cells == pytest.approx(0.02, rel=0.1)
+        assert source.classes == tuple("0123456789")
+        assert main(["digits", "sklearn", out, "--canvas", "600", "--overwrite"]) == 2
+        assert "expected between 8 and 512" in capsys.readouterr().err
+
+    def test_a_digit_keeps_its_shape_on_the_canvas(self) -> None:
+        digits, _ = make_toy("bernoulli", 20, seed=0, size=6, occupancy=0.3)
+        placed = place_digits(digits, 50, 0, np.random.default_rng(0))
+        assert torch.equal(placed.counts, digits.counts)
+        assert torch.equal(placed.features, digits.features.clamp(max=1))
+        for small, large in zip(digits, placed, strict=False):
+            if len(small.coords):
+                shift = large.coords - small.coords
+                assert len(shift.unique(dim=0)) == 1
+
+    def test_idx_digits_become_point_sets(self, tmp_path: Path) -> None:
+        images = np.zeros((3, 4, 4), dtype=np.uint8)
+        images[:, 1, 2] = 255
+        header = bytes([0, 0, 8, 3]) + b"".join(n.to_bytes(4, "big") for n in images.shape)
+        (tmp_path / "digits-idx3-ubyte.gz").write_bytes(gzip.compress(header + images.tobytes()))
+        out = str(tmp_path / "a.h5")
+        assert main(["digits", str(tmp_path / "digits-idx3-ubyte.gz"), out, "--points"]) == 0
+        assert data.open(out)[:].coords.tolist() == [[0.375, 0.625]] * 3
+
+
+def test_every_verb_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in VERBS:
+        with pytest.raises(SystemExit, match="0"):
+            main([verb, "--help"])
+        assert VERBS[verb].summary.split()[0] in capsys.readouterr().out
