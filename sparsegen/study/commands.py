@@ -10,6 +10,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from sparsegen import data, training
@@ -34,7 +35,8 @@ console = Console(soft_wrap=True)
 
 def _wide(table: Table) -> None:
     """Prints a table whose numbers must not be cut: on a narrow terminal its lines wrap."""
-    Console(width=max(console.width, 112), soft_wrap=True).print(table)
+    width = Measurement.get(console, console.options.update(width=1000), table).maximum
+    Console(width=max(console.width, width)).print(table)
 
 
 def show_list(kind: str) -> int:

@@ -14,7 +14,7 @@ import mplhep
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm, Normalize, SymLogNorm
+from matplotlib.colors import Colormap, LogNorm, Normalize, SymLogNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -104,7 +104,7 @@ class Panel:
     image: Array
 
 
-def _picture(axes: Axes, panel: Panel, norm: Normalize, cmap: str) -> matplotlib.image.AxesImage:
+def _picture(axes: Axes, panel: Panel, norm: Normalize, cmap: str | Colormap) -> matplotlib.image.AxesImage:
     drawn = axes.imshow(panel.image.T, origin="lower", norm=norm, cmap=cmap, interpolation="nearest", aspect="auto")
     axes.set_title(panel.title, pad=3)
     axes.set_xticks([])
@@ -165,8 +165,7 @@ def event_rows(rows: Sequence[tuple[str, Sequence[Array]]], unit: str) -> Figure
         grid = figure.subplots(len(rows), columns, squeeze=False)
         top = max(float(image.max()) for _, images in rows[:1] for image in images) or 1.0
         norm = LogNorm(top * 1e-4, top, clip=True)
-        cmap = matplotlib.colormaps["magma_r"].copy()
-        cmap.set_bad("#ffffff")
+        cmap = matplotlib.colormaps["magma_r"].with_extremes(bad="#ffffff")
         drawn = None
         for i, (heading, images) in enumerate(rows):
             for j in range(columns):
@@ -175,7 +174,7 @@ def event_rows(rows: Sequence[tuple[str, Sequence[Array]]], unit: str) -> Figure
                     axes.axis("off")
                     continue
                 shown = np.ma.masked_where(images[j] == 0, images[j])
-                drawn = _picture(axes, Panel("", shown), norm, cmap)  # type: ignore[arg-type]
+                drawn = _picture(axes, Panel("", shown), norm, cmap)
             grid[i][0].set_ylabel(heading, rotation=0, ha="right", va="center", labelpad=8)
         if drawn is not None:
             figure.colorbar(drawn, ax=grid.ravel().tolist(), shrink=0.6, pad=0.01, label=unit)

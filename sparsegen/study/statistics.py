@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from sparsegen.study.evaluation import COSTS, Outcome
 from sparsegen.study.executor import Finished
@@ -68,7 +68,7 @@ def summarise(values: Sequence[float], errors: Sequence[float] = (), floors: Seq
     if k == 1:
         return Summary(mean, float(errors[0]) if len(errors) else math.nan, seeds=1, floor=floor)
     error = float(np.std(values, ddof=1) / math.sqrt(k))
-    half = float(student.ppf(0.975, k - 1)) * error
+    half = float(stdtrit(k - 1, 0.975)) * error
     return Summary(mean, error, mean - half, mean + half, k, floor)
 
 

@@ -36,15 +36,18 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def with_error(value: float, error: float) -> str:
-    """A value and its error, rounded to the error's two leading digits.
+    """A value and its error, rounded to two digits of the error or four of the value, whichever is fewer.
 
     Example:
-        >>> with_error(0.012345, 0.00067)
-        '0.01235 ± 0.00067'
+        >>> with_error(0.012345, 0.00067), with_error(0.0239934, 0.0000481)
+        ('0.01235 ± 0.00067', '0.02399 ± 0.00005')
     """
     if not (math.isfinite(value) and math.isfinite(error) and error > 0):
         return number(value)
-    places = max(0, 1 - math.floor(math.log10(error)))
+    places = 1 - math.floor(math.log10(error))
+    if value:
+        places = min(places, max(3 - math.floor(math.log10(abs(value))), -math.floor(math.log10(error))))
+    places = max(0, places)
     return f"{value:,.{places}f} ± {error:,.{places}f}"
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from sparsegen.errors import DivergedError, SparsegenError
-from sparsegen.study.evaluation import Outcome, Real, finish_run, peak_memory
+from sparsegen.errors import SparsegenError
+from sparsegen.study.evaluation import Real, finish_run, peak_memory
 from sparsegen.study.planner import EvaluationConfig, PlannedRun
 from sparsegen.study.runs import train
 from sparsegen.training import RunConfig
@@ -41,11 +41,7 @@ def _work(task: dict[str, Any]) -> int:
     folder = Path(task["folder"])
     run = PlannedRun(**task["labels"], config=RunConfig.from_dict(task["config"]))
     started = time.time()
-    try:
-        result, model = train(folder, run.config)
-    except DivergedError as error:
-        Outcome(task["key"], "diverged", str(error)).write(folder)
-        return 0
+    result, model = train(folder, run.config)
     if result.status == "interrupted":
         return result.exit_code
     memory = _remember_memory(folder, started)
