@@ -2,6 +2,8 @@
 
 from sparsegen.transport.chamfer import chamfer, density_aware_chamfer
 from sparsegen.transport.emd import emd, exact_plan
+from sparsegen.transport.mmd import energy_distance, mmd
+from sparsegen.transport.pairwise import pairwise
 from sparsegen.transport.sinkhorn import SinkhornResult, sinkhorn, sinkhorn_divergence
 from sparsegen.transport.sliced import directions, sliced
 
@@ -11,7 +13,10 @@ __all__ = [
     "density_aware_chamfer",
     "directions",
     "emd",
+    "energy_distance",
     "exact_plan",
+    "mmd",
+    "pairwise",
     "sinkhorn",
     "sinkhorn_divergence",
     "sliced",
