@@ -86,7 +86,7 @@ class TorchBackend:
     block = 4096
 
     def convolve(self, x: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
-        out: Tensor | None = None
+        """See :class:`Backend`."""
         if kernel_map.identity is not None:
             out = x @ weight[kernel_map.identity]
         else:
@@ -96,6 +96,7 @@ class TorchBackend:
         return out
 
     def correlate(self, x: Tensor, y: Tensor, kernel_map: KernelMap) -> Tensor:
+        """See :class:`Backend`."""
         out = x.new_zeros(len(kernel_map.counts), x.shape[1], y.shape[1])
         if kernel_map.identity is not None:
             out[kernel_map.identity] = x.t() @ y

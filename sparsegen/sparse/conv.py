@@ -63,7 +63,7 @@ class _Conv(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """torch's own start for convolutions: uniform in ``+-1 / sqrt(fan in)``."""
+        """The start of torch's convolutions: uniform in ``+-1 / sqrt(fan in)``."""
         bound = 1 / math.sqrt(self.window.volume * self.in_channels // self.groups)
         nn.init.uniform_(self.weight, -bound, bound)
         if self.bias is not None:
@@ -124,6 +124,7 @@ class SubmanifoldConv(_Conv):
         super().__init__(dim, in_channels, out_channels, kernel_size, dilation=dilation, groups=groups, bias=bias)
 
     def forward(self, x: SparseTensor) -> SparseTensor:
+        """Features of ``out_channels`` channels on the same sites."""
         self._check(x)
         kernel_map = submanifold(x.sites, self.window.kernel, self.window.dilation)
         return x.replace(self._biased(convolve(x.features, self.weight, kernel_map, x.sites, self.groups)))
@@ -165,6 +166,7 @@ class SparseConv(_Conv):
         self.support = support
 
     def forward(self, x: SparseTensor) -> SparseTensor:
+        """Features on the output sites that the support rule makes."""
         self._check(x)
         sites, kernel_map = strided(x.sites, self.window, self.support)
         return SparseTensor.on(sites, self._biased(convolve(x.features, self.weight, kernel_map, x.sites, self.groups)))
@@ -200,6 +202,7 @@ class SparsityInvariantConv(SparseConv):
         super().__init__(dim, in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, support)
 
     def forward(self, x: SparseTensor) -> SparseTensor:
+        """Features on the output sites that the support rule makes."""
         self._check(x)
         sites, kernel_map = strided(x.sites, self.window, self.support)
         features = convolve(x.features, self.weight, kernel_map, x.sites, self.groups)
@@ -253,6 +256,7 @@ class GenerativeConvTranspose(_Transpose):
     """
 
     def forward(self, x: SparseTensor) -> SparseTensor:
+        """Features on every site within reach of an input."""
         self._check(x)
         sites, kernel_map = generated(x.sites, self.window)
         return SparseTensor.on(sites, self._biased(convolve(x.features, self.weight, kernel_map, x.sites, self.groups)))

@@ -14,6 +14,7 @@ class BatchNorm(nn.BatchNorm1d):
     """Each channel over the active sites of the whole batch."""
 
     def forward(self, x: SparseTensor) -> SparseTensor:  # type: ignore[override]
+        """Normalised features on the same sites."""
         # Statistics of fewer than two sites do not exist.
         if self.training and len(x) < 2:
             return x
@@ -24,6 +25,7 @@ class LayerNorm(nn.LayerNorm):
     """The channels of each site."""
 
     def forward(self, x: SparseTensor) -> SparseTensor:  # type: ignore[override]
+        """Normalised features on the same sites."""
         return x.replace(super().forward(x.features))
 
 
@@ -42,6 +44,7 @@ class InstanceNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: SparseTensor) -> SparseTensor:
+        """Normalised features on the same sites."""
         batch, f = x.sites.batch, x.features
         counts = torch.bincount(batch, minlength=x.batch_size).clamp(min=1)[:, None].to(f.dtype)
         zero = f.new_zeros(x.batch_size, f.shape[1])

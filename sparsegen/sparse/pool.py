@@ -69,6 +69,7 @@ class MaxPool(_Pool):
         self.return_switches = return_switches
 
     def forward(self, x: SparseTensor) -> SparseTensor | tuple[SparseTensor, Switches]:
+        """The pooled tensor, with its switches where they were asked for."""
         sites, kernel_map = self._map(x)
         c = x.features.shape[1]
         taken = x.features[kernel_map.inputs]
@@ -77,12 +78,10 @@ class MaxPool(_Pool):
         # The first of equal maxima wins, so that each output has one switch and its gradient one way.
         largest = start.scatter_reduce(0, index, taken.detach(), "amax", include_self=False)
         rows = kernel_map.inputs[:, None].expand(-1, c)
-        last = torch.full_like(index[:0], 0).new_full((len(sites), c), len(x))
-        candidates = torch.where(taken.detach() == largest[kernel_map.outputs], rows, len(x))
-        switch = last.scatter_reduce(0, index, candidates, "amin")
-        # A window of NaN compares equal to nothing: it keeps its first row, and the NaN.
-        first = last.scatter_reduce(0, index, rows, "amin")
-        switch = torch.where(switch == len(x), first, switch)
+        # A NaN is the largest of its window.
+        winner = (taken.detach() == largest[kernel_map.outputs]) | taken.detach().isnan()
+        none = index.new_full((len(sites), c), len(x))
+        switch = none.scatter_reduce(0, index, torch.where(winner, rows, len(x)), "amin")
         pooled = SparseTensor.on(sites, x.features.gather(0, switch))
         return (pooled, Switches(x.sites, switch)) if self.return_switches else pooled
 
@@ -91,6 +90,7 @@ class SumPool(_Pool):
     """The sum of the active sites in each window."""
 
     def forward(self, x: SparseTensor) -> SparseTensor:
+        """The pooled tensor."""
         sites, kernel_map = self._map(x)
         summed = x.features.new_zeros(len(sites), x.features.shape[1])
         return SparseTensor.on(sites, summed.index_add(0, kernel_map.outputs, x.features[kernel_map.inputs]))
@@ -100,6 +100,7 @@ class MeanPool(_Pool):
     """The mean of the active sites in each window."""
 
     def forward(self, x: SparseTensor) -> SparseTensor:
+        """The pooled tensor."""
         sites, kernel_map = self._map(x)
         summed = x.features.new_zeros(len(sites), x.features.shape[1])
         summed = summed.index_add(0, kernel_map.outputs, x.features[kernel_map.inputs])
@@ -140,6 +141,7 @@ class GlobalPool(nn.Module):
         self.reduce = reduce
 
     def forward(self, x: SparseTensor) -> Tensor:
+        """One vector an event ``(B, C)``."""
         index = x.sites.batch
         zero = x.features.new_zeros(x.batch_size, x.features.shape[1])
         if self.reduce == "max":

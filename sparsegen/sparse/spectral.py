@@ -27,15 +27,15 @@ class _Spectral(nn.Module):
     r"""Divides a weight by (an upper bound of) the largest singular value of its layer.
 
     ``reshape``: of the matrix ``(out, in * K)`` (Miyato et al. 2018). ``operator``: of the convolution on the fully
-    active lattice. That convolution's symbol :math:`\hat W(f) = \sum_k W_k e^{2 \pi i f k}` is a trigonometric polynomial
-    whose norm bounds the layer on every lattice and every support; it is sampled at 16 frequencies an axis and the
-    sampling bound :math:`\prod_a \cos(\pi (K_a - 1) / 32)^{-1}` makes up for what lies between them.
+    active lattice. That convolution's symbol :math:`\hat W(f) = \sum_k W_k e^{2 \pi i f k}` is a trigonometric
+    polynomial whose norm bounds the layer on every lattice and every support; it is sampled at 16 frequencies an axis
+    and the sampling bound :math:`\prod_a \cos(\pi (K_a - 1) / 32)^{-1}` makes up for what lies between them.
     """
 
     def __init__(self, layer: nn.Module, norm: str) -> None:
         super().__init__()
         self.axes, self.kernel, disjoint = _layout(layer)
-        matrix = self._matrix(layer.weight.detach())  # type: ignore[operator, union-attr]
+        matrix = self._matrix(layer.weight.detach())  # type: ignore[operator]
         self.fourier = norm == "operator" and not disjoint and math.prod(self.kernel) > 1
         if self.fourier:
             if getattr(layer, "groups", 1) != 1:
@@ -51,7 +51,7 @@ class _Spectral(nn.Module):
                 waves = torch.einsum("fk,gl->fgkl", waves, wave).flatten(2).flatten(0, 1)
             self.register_buffer("real", waves.real.contiguous(), persistent=False)
             self.register_buffer("imaginary", waves.imag.contiguous(), persistent=False)
-            matrix = self._symbol(layer.weight.detach())  # type: ignore[operator, union-attr]
+            matrix = self._symbol(layer.weight.detach())  # type: ignore[operator]
         u = torch.randn(matrix.shape[:-1], dtype=matrix.dtype, device=matrix.device)
         self.register_buffer("u", u / u.norm(dim=-1, keepdim=True))
         self.register_buffer("v", torch.zeros((*matrix.shape[:-2], matrix.shape[-1]), dtype=matrix.dtype))

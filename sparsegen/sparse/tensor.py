@@ -47,6 +47,7 @@ class Sites:
 
     @property
     def dim(self) -> int:
+        """Lattice dimensions D."""
         return len(self.spatial_shape)
 
     @property
@@ -146,7 +147,8 @@ class SparseTensor:
             )
         if features.ndim != 2 or len(features) != len(coords) or not features.is_floating_point():
             raise DataError(
-                f"SparseTensor: features of shape {tuple(features.shape)} and type {features.dtype} for {len(coords)} sites"
+                f"SparseTensor: features of shape {tuple(features.shape)} and type {features.dtype} "
+                f"for {len(coords)} sites; expected (N, C) of a floating type"
             )
         if features.device != coords.device:
             raise DataError(f"SparseTensor: features on {features.device}, coords on {coords.device}; move one of them")
@@ -196,7 +198,9 @@ class SparseTensor:
         if len(shape) != len(events.grid.shape) or any(n < m for n, m in zip(shape, events.grid.shape, strict=True)):
             raise DataError(f"SparseTensor.from_events: the lattice {shape} does not hold the grid {events.grid.shape}")
         if any(w and n != m for n, m, w in zip(shape, events.grid.shape, events.grid.periodic, strict=True)):
-            raise DataError(f"SparseTensor.from_events: {shape} changes a periodic axis of the grid {events.grid.shape}")
+            raise DataError(
+                f"SparseTensor.from_events: {shape} changes a periodic axis of the grid {events.grid.shape}"
+            )
         coords = torch.cat([events.batch[:, None], events.coords], 1)
         sites = Sites(coords, shape, len(events), (1,) * len(shape), events.grid.periodic)
         return cls.on(sites, events.features)
@@ -220,14 +224,17 @@ class SparseTensor:
 
     @property
     def spatial_shape(self) -> tuple[int, ...]:
+        """Sites along each axis."""
         return self.sites.spatial_shape
 
     @property
     def batch_size(self) -> int:
+        """Number of events B."""
         return self.sites.batch_size
 
     @property
     def periodic(self) -> tuple[bool, ...]:
+        """Which axes wrap."""
         return self.sites.periodic
 
     @property
