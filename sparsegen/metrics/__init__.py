@@ -15,6 +15,8 @@ from sparsegen.metrics.manifold import coverage, density, prdc, precision, recal
 from sparsegen.metrics.memorisation import memorisation
 from sparsegen.metrics.metric import METRICS, Metric, SmallSampleWarning, TooFewError
 from sparsegen.metrics.observables import jet_mass, occupied_cells, summary_features
+from sparsegen.metrics.occupancy import js_divergence, jsd
+from sparsegen.metrics.pointsets import cov_cd, cov_emd, mmd_cd, mmd_emd, nna_cd, nna_emd
 from sparsegen.metrics.protocol import PROTOCOLS, Protocol
 from sparsegen.metrics.substructure import correlation_ratios, n_subjettiness, w1_c2, w1_d2, w1_tau21, w1_tau32
 from sparsegen.metrics.wasserstein import (
@@ -43,6 +45,8 @@ __all__ = [
     "auc",
     "classifier_auc",
     "correlation_ratios",
+    "cov_cd",
+    "cov_emd",
     "coverage",
     "density",
     "efps",
@@ -52,9 +56,15 @@ __all__ = [
     "frechet_distance",
     "inception_score",
     "jet_mass",
+    "js_divergence",
+    "jsd",
     "kpd",
     "memorisation",
+    "mmd_cd",
+    "mmd_emd",
     "n_subjettiness",
+    "nna_cd",
+    "nna_emd",
     "occupied_cells",
     "polynomial_mmd",
     "prdc",
