@@ -27,8 +27,8 @@ def cell_of(x: Tensor, targets: Tensor, heights: Tensor) -> tuple[Tensor, Tensor
         Index ``(m,)`` int64 and the Brenier potential ``(m,)``.
     """
     if x.device.type != "cpu":
-        value, index = best_cells(x, targets, heights, 1)
-        return index[:, 0], value[:, 0]
+        values, cells = best_cells(x, targets, heights, 1)
+        return cells[:, 0], values[:, 0]
     left, right = _augmented(x, targets, heights)
     m, n = len(left), right.shape[1]
     index, value = np.zeros(m, np.int64), np.empty(m, left.dtype)

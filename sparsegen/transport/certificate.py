@@ -52,7 +52,8 @@ class Certificate:
         state = "converged" if self.converged else "not converged"
         return (
             f"{state}: rms {self.rms:.3g} in [{self.rms_ci[0]:.3g}, {self.rms_ci[1]:.3g}], "
-            f"TV <= {self.tv_bound:.3g}, empty cells <= {self.empty_bound}, {self.samples} samples, {self.seconds:.1f} s"
+            f"TV <= {self.tv_bound:.3g}, empty cells <= {self.empty_bound}, {self.samples} samples, "
+            f"{self.seconds:.1f} s"
         )
 
 
@@ -78,8 +79,7 @@ def certify_counts(
     m = int(counts.sum())
     c = counts.astype(np.float64)
     square = float((c * (c - 1) / weights).sum() / (m * (m - 1.0))) - 1
-    error = math.sqrt(_variance(c, weights, m))
-    low, high = (math.sqrt(max(square + z * error, 0.0)) for z in (-NORMAL_975, NORMAL_975))
+    low, high = _interval(square, *_variance(c, weights, m))
     # Clopper-Pearson for every cell at once: the level is shared among them (Bonferroni)
     largest = beta.ppf(1 - 0.05 / len(c), c + 1, np.maximum(m - c, 1e-9)) / weights - 1
     return Certificate(
@@ -122,8 +122,19 @@ def certify_measures(measures: Array, weights: Array, dual: float, tolerance: fl
     )
 
 
-def _variance(c: Array, weights: Array, m: int) -> float:
-    """Variance of the unbiased square, from unbiased estimates of the moments it depends on.
+def _interval(square: float, linear: float, constant: float) -> tuple[float, float]:
+    """Roots of the squares that lie within 1.96 of their own standard deviations of the estimate (Wilson 1927).
+
+    The variance grows with the square itself: one taken at the estimate would be too small where that is low.
+    """
+    slope = linear / square if square > 0 else 0.0
+    centre = square + NORMAL_975**2 * slope / 2
+    reach = NORMAL_975 * math.sqrt(slope * max(square, 0.0) + constant + (NORMAL_975 * slope) ** 2 / 4)
+    return math.sqrt(max(centre - reach, 0.0)), math.sqrt(max(centre + reach, 0.0))
+
+
+def _variance(c: Array, weights: Array, m: int) -> tuple[float, float]:
+    """Variance of the unbiased square, from unbiased moments: the part that the square brings, and the rest.
 
     The square is a U-statistic of pairs with the kernel [same cell] / weight (Hoeffding 1948).
     """
@@ -131,4 +142,4 @@ def _variance(c: Array, weights: Array, m: int) -> float:
     mean = (c * (c - 1) / weights).sum() / pairs
     first = (c * (c - 1) * (c - 2) / weights**2).sum() / triples - mean**2
     second = (c * (c - 1) / weights**2).sum() / pairs - mean**2
-    return float((4 * (m - 2) * max(first, 0.0) + 2 * max(second, 0.0)) / pairs)
+    return float(4 * (m - 2) * max(first, 0.0) / pairs), float(2 * max(second, 0.0) / pairs)

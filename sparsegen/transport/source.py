@@ -52,9 +52,8 @@ class Source:
             return torch.randn(n, self.dim, generator=generator, dtype=like.dtype, device=device).to(like.device)
         assert callable(self.kind)
         x = self.kind(n, generator)
-        if not isinstance(x, Tensor) or tuple(x.shape) != (n, self.dim):
-            shape = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-            raise ConfigError(f"the source gave {shape}; the targets need samples of shape {(n, self.dim)}")
+        if tuple(x.shape) != (n, self.dim):
+            raise ConfigError(f"the source gave {tuple(x.shape)}; the targets need samples of shape {(n, self.dim)}")
         if not bool(x.isfinite().all()):
             raise ConfigError("the source gave samples that are not finite")
         return x.detach().to(like)

@@ -1,0 +1,157 @@
+r"""Stochastic solvers of semi-discrete transport: averaged gradient descent, and the classical one for reference.
+
+Both descend the convex energy :math:`E(h) = \mathbb E \max_i(\langle x, y_i\rangle + h_i) - \sum_i \nu_i h_i`, whose
+gradient is the mass of each cell minus what it should be, from fresh samples of the source at every step.
+
+References:
+    Acceleration of Stochastic Approximation by Averaging (Polyak and Juditsky, 1992)
+    Stochastic Optimization for Large-scale Optimal Transport (Genevay et al., 2016), https://arxiv.org/abs/1605.08527
+    AE-OT: A New Generative Model Based on Extended Semi-discrete Optimal Transport (An et al., 2020),
+    https://openreview.net/forum?id=HkldyTNYwH
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparsegen.transport.cells import cell_of, two_best
+from sparsegen.transport.source import Source
+
+__all__ = ["AveragedSGD", "ClassicalAdam", "gaussian_heights"]
+
+
+class AveragedSGD:
+    r"""Polynomially averaged stochastic gradient with a step scaled by the Hessian.
+
+    The gap between the best and the second-best score of a sample has, at zero, the density
+    :math:`\sum_i \partial^2 E / \partial h_i^2`: it gives the scale of the step. Steps shrink like
+    :math:`(1 + \text{seen} / 4n)^{-0.6}`; the average weights iterate t by about :math:`t^2`.
+
+    Args:
+        targets: ``(n, d)``, of zero mean and unit scale.
+        weights: ``(n,)``, sum 1.
+        source: Where samples come from.
+        heights: Where to start ``(n,)``.
+        seen: Samples behind these heights: larger, smaller steps.
+    """
+
+    def __init__(self, targets: Tensor, weights: Tensor, source: Source, heights: Tensor, seen: int = 0) -> None:
+        self.targets, self.weights, self.source = targets, weights, source
+        self.iterate = heights.clone()
+        self.average = heights.clone()
+        self.seen = seen
+        self.batch = max(512, len(targets) // 4)
+        self._steps = 0
+        self._density = 0.0
+        self._measure_again = 0
+
+    @property
+    def heights(self) -> Tensor:
+        """The averaged heights ``(n,)``."""
+        return self.average
+
+    def advance(self, samples: int, generator: torch.Generator | None) -> None:
+        """Takes steps on at least that many fresh samples."""
+        n = len(self.targets)
+        for _ in range(-(-samples // self.batch)):
+            x = self.source.draw(self.batch, generator, self.targets)
+            if self._steps >= self._measure_again:
+                self._measure_density(x)
+            cells, _ = cell_of(x, self.targets, self.iterate)
+            excess = torch.bincount(cells, minlength=n) / self.batch - self.weights
+            step = 0.5 * n / self._density * (1 + self.seen / (4 * n)) ** -0.6
+            self.iterate -= step * excess.to(self.iterate)
+            self.seen += self.batch
+            self._steps += 1
+            self.average += (self.iterate - self.average) * (3 / (self._steps + 2))
+
+    def _measure_density(self, x: Tensor) -> None:
+        """Density of the gap at zero, from the closest fifth of the samples; again after as many steps as so far."""
+        gaps = two_best(x, self.targets, self.iterate)
+        near = float(gaps.kthvalue(max(1, len(gaps) // 5)).values)
+        self._density = 0.2 / max(near, 1e-12)
+        self._measure_again = max(8, 2 * self._steps)
+
+
+class ClassicalAdam:
+    """The classical solver: Monte-Carlo gradients, Adam, step down and samples up whenever the error stalls.
+
+    Kept as the reference that speed is measured against; `AveragedSGD` reaches the same error in a small part of
+    the time. Adam has its bias correction and every step fresh samples.
+
+    Args:
+        targets: ``(n, d)``, of zero mean and unit scale.
+        weights: ``(n,)``, sum 1.
+        source: Where samples come from.
+        heights: Where to start ``(n,)``.
+        rate: The first step of Adam.
+    """
+
+    BATCHES, SIZE, PATIENCE = 20, 1000, 30
+
+    def __init__(self, targets: Tensor, weights: Tensor, source: Source, heights: Tensor, rate: float = 0.05) -> None:
+        self.targets, self.weights, self.source = targets, weights, source
+        self.heights = heights.clone()
+        self.rate = rate
+        self.seen = 0
+        self._samples = self.BATCHES * self.SIZE
+        self._first, self._second = torch.zeros_like(heights), torch.zeros_like(heights)
+        self._steps, self._best, self._stalled = 0, float("inf"), 0
+
+    def advance(self, samples: int, generator: torch.Generator | None) -> None:
+        """Takes steps on at least that many fresh samples."""
+        stop = self.seen + samples
+        while self.seen < stop:
+            counts = torch.zeros(len(self.targets), dtype=torch.int64, device=self.targets.device)
+            for _ in range(self._samples // self.SIZE):
+                cells, _ = cell_of(self.source.draw(self.SIZE, generator, self.targets), self.targets, self.heights)
+                counts += torch.bincount(cells, minlength=len(counts))
+            self.seen += self._samples
+            excess = (counts / self._samples - self.weights).to(self.heights)
+            self._adam(excess - excess.mean())
+            self._schedule(float(excess.norm()))
+
+    def _adam(self, gradient: Tensor) -> None:
+        self._steps += 1
+        self._first = 0.9 * self._first + 0.1 * gradient
+        self._second = 0.999 * self._second + 0.001 * gradient.square()
+        first = self._first / (1 - 0.9**self._steps)
+        second = self._second / (1 - 0.999**self._steps)
+        self.heights -= self.rate * first / (second.sqrt() + 1e-8)
+
+    def _schedule(self, error: float) -> None:
+        if error < self._best:
+            self._best, self._stalled = error, 0
+            return
+        self._stalled += 1
+        if self._stalled >= self.PATIENCE:
+            self.rate = max(self.rate * 0.9, 1e-6)
+            self._samples, self._best, self._stalled = 2 * self._samples, float("inf"), 0
+
+
+def gaussian_heights(targets: Tensor, weights: Tensor, source: Source, generator: torch.Generator | None) -> Tensor:
+    r"""Heights that are optimal if source and targets are Gaussian with the covariances they have.
+
+    The map is then :math:`x \mapsto m + A (x - m_0)`, :math:`A = \Sigma_0^{-1/2} (\Sigma_0^{1/2} \Sigma
+    \Sigma_0^{1/2})^{1/2} \Sigma_0^{-1/2}`, and :math:`h_i = -\langle m_0, y_i \rangle - \tfrac12 (y_i - m)^\top
+    A^{+} (y_i - m)`.
+    """
+    y = targets.double()
+    mass = weights.double()
+    centre0, spread0 = source.spread(generator, y)
+    mean = mass @ y
+    spread = (y - mean).T @ ((y - mean) * mass[:, None])
+    inverse = _power(spread0, -0.5)
+    middle = _power(_power(spread0, 0.5) @ spread @ _power(spread0, 0.5), 0.5)
+    linear = torch.linalg.pinv(inverse @ middle @ inverse, hermitian=True, rtol=1e-6)
+    return (-y @ centre0 - ((y - mean) @ linear * (y - mean)).sum(1) / 2).to(targets)
+
+
+def _power(matrix: Tensor, exponent: float) -> Tensor:
+    """A power of a positive semi-definite matrix on its range."""
+    values, vectors = torch.linalg.eigh(matrix)
+    kept = values > 1e-12 * values.max().clamp_min(np.finfo(np.float64).tiny)
+    powers = torch.where(kept, values.clamp_min(np.finfo(np.float64).tiny) ** exponent, 0.0)
+    return (vectors * powers) @ vectors.T
