@@ -42,12 +42,14 @@ class _Spectral(nn.Module):
                 raise ConfigError(
                     "spectral_norm: the operator norm of a grouped convolution is not implemented; use reshape"
                 )
-            degrees = [(k - 1) / 2 for k in self.kernel]
-            self.slack = math.prod(1 / math.cos(math.pi * d / _FREQUENCIES) for d in degrees)
-            phases = [torch.arange(_FREQUENCIES if k > 1 else 1)[:, None] * torch.arange(k) for k in self.kernel]
+            self.slack = 1.0
             waves = torch.ones(1, 1, dtype=torch.complex64)
-            for phase in phases:
-                wave = torch.polar(torch.ones(phase.shape), 2 * math.pi / _FREQUENCIES * phase)
+            for k in self.kernel:
+                # A long kernel's symbol has more to sample.
+                frequencies = max(_FREQUENCIES, 4 * k) if k > 1 else 1
+                self.slack /= math.cos(math.pi * (k - 1) / 2 / frequencies)
+                phase = torch.arange(frequencies)[:, None] * torch.arange(k)
+                wave = torch.polar(torch.ones(phase.shape), 2 * math.pi / frequencies * phase)
                 waves = torch.einsum("fk,gl->fgkl", waves, wave).flatten(2).flatten(0, 1)
             self.register_buffer("real", waves.real.contiguous(), persistent=False)
             self.register_buffer("imaginary", waves.imag.contiguous(), persistent=False)

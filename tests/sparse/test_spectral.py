@@ -1,0 +1,186 @@
+"""Spectral normalisation: the norms it divides by, its gradient, and the Lipschitz bound it gives a critic."""
+
+import pytest
+import torch
+from torch import nn
+
+from sparsegen.errors import ConfigError
+from sparsegen.sparse import (
+    GlobalPool,
+    MaxPool,
+    SparseConv,
+    SparseTensor,
+    SubmanifoldConv,
+    operator_norm,
+    spectral_norm,
+    spectral_normalise,
+)
+
+
+def matrix_of(layer, x):
+    """The layer as a matrix on the features of ``x``."""
+
+    def apply(flat):
+        return layer(x.replace(flat.view_as(x.features))).features.flatten()
+
+    return torch.autograd.functional.jacobian(apply, torch.zeros(x.features.numel(), dtype=x.features.dtype))
+
+
+LAYERS = [
+    lambda: nn.Linear(5, 3),
+    lambda: nn.Conv2d(3, 4, 3),
+    lambda: nn.ConvTranspose2d(3, 4, 3),
+    lambda: SubmanifoldConv(2, 3, 4, 3),
+    lambda: SparseConv(3, 3, 4, 2, 2),
+]
+
+
+@pytest.mark.parametrize("make", LAYERS)
+def test_power_iteration_finds_the_largest_singular_value(make):
+    torch.manual_seed(0)
+    layer = make()
+    weight = layer.weight.detach()
+    if isinstance(layer, (SubmanifoldConv, SparseConv)):
+        matrix = weight.permute(2, 1, 0).flatten(1)
+    else:
+        matrix = weight.flatten(1)
+    assert operator_norm(layer, "reshape") == pytest.approx(float(torch.linalg.matrix_norm(matrix, 2)), rel=1e-4)
+
+
+def test_a_linear_layer_and_disjoint_windows_have_their_matrix_norm_as_operator_norm(cloud):
+    torch.manual_seed(0)
+    layer = SparseConv(2, 3, 4, 2, 2, bias=False)
+    x = cloud((4, 4), 3, batch=1, occupancy=1.0, dtype=torch.float32)
+    exact = float(torch.linalg.matrix_norm(matrix_of(layer, x), 2))
+    assert operator_norm(layer) == pytest.approx(exact, rel=1e-4)
+
+
+@pytest.mark.parametrize("periodic", [(), (0, 1)], ids=["open", "periodic"])
+@pytest.mark.parametrize("occupancy", [0.2, 1.0])
+def test_the_operator_norm_bounds_the_layer_on_every_support(cloud, occupancy, periodic):
+    torch.manual_seed(0)
+    layer = SubmanifoldConv(2, 2, 3, 3, bias=False)
+    x = cloud((8, 8), 2, batch=1, occupancy=occupancy, dtype=torch.float32, periodic=periodic)
+    exact = float(torch.linalg.matrix_norm(matrix_of(layer, x), 2))
+    bound = operator_norm(layer)
+    assert exact <= bound
+    # Eight sites of a periodic axis see every second of the sampled frequencies.
+    if periodic and occupancy == 1:
+        assert bound < 1.1 * exact
+
+
+def test_a_symmetric_sign_pattern_exceeds_the_reshaped_norm(cloud):
+    layer = SubmanifoldConv(2, 1, 1, 3, bias=False)
+    nn.init.ones_(layer.weight)
+    x = cloud((12, 12), 1, batch=1, occupancy=1.0, dtype=torch.float32, periodic=(0, 1))
+    exact = float(torch.linalg.matrix_norm(matrix_of(layer, x), 2))
+    assert exact == pytest.approx(9.0, rel=1e-5)
+    assert operator_norm(layer, "reshape") == pytest.approx(3.0, rel=1e-5)
+    assert 9.0 <= operator_norm(layer) < 9.4
+
+
+def test_long_kernels_are_bounded_too(cloud):
+    torch.manual_seed(0)
+    layer = SubmanifoldConv(1, 1, 1, 19, bias=False)
+    x = cloud((400,), 1, batch=1, occupancy=1.0, dtype=torch.float32, periodic=(0,))
+    exact = float(torch.linalg.matrix_norm(matrix_of(layer, x), 2))
+    assert exact <= operator_norm(layer) < 1.1 * exact
+
+
+def test_the_gradient_is_that_of_the_paper():
+    torch.manual_seed(0)
+    layer = spectral_norm(nn.Linear(6, 4, bias=False).double(), "reshape").eval()
+    for _ in range(200):
+        layer.train()
+        _ = layer.weight
+    layer.eval()
+    weight = layer.parametrizations.weight.original
+    left, sigma, right = torch.linalg.svd(weight.detach())
+    g = torch.randn(4, 6, dtype=torch.float64)
+    (found,) = torch.autograd.grad((layer.weight * g).sum(), weight)
+    # d (W / s) / dW applied to g: (g - <g, W / s> u v^T) / s.
+    normalised = weight.detach() / sigma[0]
+    expected = (g - (g * normalised).sum() * torch.outer(left[:, 0], right[0])) / sigma[0]
+    assert torch.allclose(found, expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("norm", ["reshape", "operator"])
+def test_a_normalised_layer_has_norm_one_and_follows_its_weights(norm):
+    torch.manual_seed(0)
+    layer = spectral_norm(SubmanifoldConv(2, 3, 4, 3), norm)
+    assert operator_norm_of_current(layer, norm) == pytest.approx(1.0, abs=2e-3)
+    with torch.no_grad():
+        layer.parametrizations.weight.original.mul_(5).add_(0.1 * torch.randn(9, 3, 4))
+    for _ in range(50):
+        _ = layer.weight
+    assert operator_norm_of_current(layer, norm) == pytest.approx(1.0, abs=2e-3)
+
+
+def operator_norm_of_current(layer, norm):
+    bare = SubmanifoldConv(2, 3, 4, 3)
+    bare.weight.data.copy_(layer.weight.detach())
+    return operator_norm(bare, norm)
+
+
+class Critic(nn.Module):
+    def __init__(self, pool):
+        super().__init__()
+        self.first, self.second = SubmanifoldConv(2, 1, 4, 3), SubmanifoldConv(2, 4, 4, 3)
+        self.down, self.third = SparseConv(2, 4, 4, 2, 2), SubmanifoldConv(2, 4, 4, 3)
+        self.local, self.pool, self.last = MaxPool(2, 2), GlobalPool(pool), nn.Linear(4, 1)
+
+    def forward(self, x):
+        for layer in (self.first, self.second, self.down, self.local, self.third):
+            x = layer(x)
+            x = x.replace(torch.nn.functional.leaky_relu(x.features, 0.2))
+        return self.last(self.pool(x))[:, 0]
+
+
+def quotient(critic, x):
+    """The largest slope found: gradient ascent on the direction, started at random features."""
+    features = x.features.clone().requires_grad_()
+    best = 0.0
+    for _ in range(20):
+        (slope,) = torch.autograd.grad(critic(x.replace(features)).sum(), features)
+        best = max(best, float(slope.norm()))
+        features = (features + slope / slope.norm().clamp(min=1e-12)).detach().requires_grad_()
+    return best
+
+
+@pytest.mark.parametrize("pool", ["max", "mean"])
+@pytest.mark.parametrize("occupancy", [0.01, 0.05, 0.2, 1.0])
+def test_a_critic_normalised_by_the_operator_is_lipschitz_at_every_occupancy(cloud, occupancy, pool):
+    torch.manual_seed(0)
+    critic = spectral_normalise(Critic(pool), "operator").eval()
+    for seed in range(3):
+        x = cloud((16, 16), 1, batch=1, occupancy=occupancy, dtype=torch.float32, seed=seed + 1)
+        assert quotient(critic, x) <= 1
+
+
+def test_the_reshaped_norm_does_not_bound_a_critic():
+    layers = [SubmanifoldConv(2, 1, 1, 3, bias=False) for _ in range(3)]
+    for layer in layers:
+        nn.init.ones_(layer.weight)
+        spectral_norm(layer, "reshape").eval()
+    coords = torch.ones(1, 12, 12).nonzero()
+    x = SparseTensor(torch.ones(144, 1, requires_grad=True), coords, (12, 12), 1)
+    y = nn.Sequential(*layers)(x)
+    (slope,) = torch.autograd.grad(y.features.norm(), x.features)
+    assert 15 < float(slope.norm()) <= 27
+
+
+def test_normalised_layers_save_and_load():
+    torch.manual_seed(0)
+    a, b = (spectral_normalise(Critic("max"), "operator") for _ in range(2))
+    b.load_state_dict(a.state_dict())
+    x = SparseTensor(torch.ones(3, 1), torch.tensor([[0, 1, 1], [0, 1, 2], [0, 5, 5]]), (8, 8), 1)
+    assert torch.equal(a.eval()(x), b.eval()(x))
+
+
+def test_unknown_norms_and_layers_are_refused():
+    with pytest.raises(ConfigError, match="spectral norm"):
+        spectral_norm(nn.Linear(2, 2), "frobenius")
+    with pytest.raises(ConfigError, match="ReLU is not a linear or convolution layer"):
+        spectral_norm(nn.ReLU())
+    with pytest.raises(ConfigError, match="grouped"):
+        spectral_norm(SubmanifoldConv(2, 4, 4, 3, groups=2), "operator")
