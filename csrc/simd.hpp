@@ -122,14 +122,53 @@ inline unsigned equal_lanes(Vec<T> a, Vec<T> b) {
 }
 
 // The smallest lane, by halving; lanes hold no NaN.
+#if defined(__SSE2__)
+inline float smallest(__m128 v) {
+    v = _mm_min_ps(v, _mm_movehl_ps(v, v));
+    return _mm_cvtss_f32(_mm_min_ss(v, _mm_shuffle_ps(v, v, 1)));
+}
+inline double smallest(__m128d v) { return _mm_cvtsd_f64(_mm_min_sd(v, _mm_unpackhi_pd(v, v))); }
+#endif
+#if SPARSEGEN_VECTOR_BYTES >= 32
+inline float smallest(__m256 v) { return smallest(_mm_min_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1))); }
+inline double smallest(__m256d v) {
+    return smallest(_mm_min_pd(_mm256_castpd256_pd128(v), _mm256_extractf128_pd(v, 1)));
+}
+#endif
+#if SPARSEGEN_VECTOR_BYTES == 64
+inline float smallest(__m512 v) {
+    return smallest(_mm256_min_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1)));
+}
+inline double smallest(__m512d v) {
+    return smallest(_mm256_min_pd(_mm512_castpd512_pd256(v), _mm512_extractf64x4_pd(v, 1)));
+}
+#endif
+
 template <typename T>
 inline T smallest_lane(Vec<T> v) {
-    T lanes[kLanes<T>];
-    store(lanes, v);
-    for (index_t half = kLanes<T> / 2; half > 0; half /= 2) {
-        for (index_t i = 0; i < half; ++i) lanes[i] = lanes[i] < lanes[i + half] ? lanes[i] : lanes[i + half];
+#if SPARSEGEN_VECTOR_BYTES == 64
+    if constexpr (sizeof(T) == 4) {
+        return smallest((__m512)v);
+    } else {
+        return smallest((__m512d)v);
     }
-    return lanes[0];
+#elif SPARSEGEN_VECTOR_BYTES == 32
+    if constexpr (sizeof(T) == 4) {
+        return smallest((__m256)v);
+    } else {
+        return smallest((__m256d)v);
+    }
+#elif defined(__SSE2__)
+    if constexpr (sizeof(T) == 4) {
+        return smallest((__m128)v);
+    } else {
+        return smallest((__m128d)v);
+    }
+#else
+    T result = v[0];
+    for (index_t i = 1; i < kLanes<T>; ++i) result = least<T>(v[i], result);
+    return result;
+#endif
 }
 
 }  // namespace sparsegen::SPARSEGEN_ISA

@@ -78,9 +78,12 @@ inline void nearest_in_event(const M& metric, const T* queries, const T* packed_
             const T value = smallest_lane<T>(values);
             index_t at = 0;
             if (value < infinity) {
-                const Vec<T> none = broadcast(infinity);
-                const Vec<T> tiles = values == value ? best_tile[r - block] : none;
-                const index_t begin = static_cast<index_t>(smallest_lane<T>(tiles)) * kColumns;
+                index_t begin = 0;
+                if (target_width > kColumns) {
+                    const Vec<T> none = broadcast(infinity);
+                    const Vec<T> tiles = values == value ? best_tile[r - block] : none;
+                    begin = static_cast<index_t>(smallest_lane<T>(tiles)) * kColumns;
+                }
                 const index_t end = begin + kColumns < target_width ? begin + kColumns : target_width;
                 at = metric.find(queries + r * dim, packed_targets, target_width, begin, end, value);
                 to_target.set(query_start + r, target_start + at, value);
