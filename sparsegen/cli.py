@@ -71,6 +71,7 @@ def _evaluate(parser: _Parser) -> None:
     )
     parser.add_argument("--reference", metavar="SOURCE", required=True, help="real events, such as pythia-jets:test")
     parser.add_argument("--metrics", default="fast", metavar="NAMES", help="fast, full, or names with commas between")
+    parser.add_argument("--train", metavar="SOURCE", help="training events, for memorisation; a run's own by default")
     parser.add_argument(
         "--view", metavar="VIEW", help="points or image, for both sides; that of the generated events by default"
     )

@@ -115,6 +115,7 @@ def evaluate(
     reference: str,
     metrics: str,
     view: str | None,
+    train: str | None,
     events: int | None,
     seed: int,
     output: str | None,
@@ -126,6 +127,7 @@ def evaluate(
     drawn: Events | data.FileSource
     if Path(generated).is_dir():
         config, model = _trained(generated)
+        train = train or config.data.name
         n = events or len(data.open(reference))
         source = runs.open_source(config.data) if config.data.condition else None
         drawn = Events.cat(list(runs.draw(model, n, seed=seed, source=source)))
@@ -136,7 +138,8 @@ def evaluate(
     probe = drawn[:1]
     shape = probe.grid.shape if probe.is_cells and probe.grid is not None and view is None else None
     real = data.open(reference, view=view or ("image" if probe.is_cells else "points"), shape=shape)
-    results = evaluate_samples(drawn, real, metrics, seed=seed)
+    known = None if train is None else data.open(train, view=real.view.name, shape=shape)
+    results = evaluate_samples(drawn, real, metrics, train=known, seed=seed)
     _wide(results_table(results, f"{generated} against {reference} ({real.view})"))
     if output is not None:
         values = {"generated": generated, "reference": reference, "view": str(real.view), "seed": seed}

@@ -144,7 +144,12 @@ class Real:
 
 
 def evaluate_samples(
-    generated: FileSource | Events, reference: FileSource, names: str | Sequence[str] = "fast", *, seed: int = 0
+    generated: FileSource | Events,
+    reference: FileSource,
+    names: str | Sequence[str] = "fast",
+    *,
+    train: FileSource | None = None,
+    seed: int = 0,
 ) -> list[Result]:
     """Metrics of generated events, in the view of the reference.
 
@@ -152,11 +157,12 @@ def evaluate_samples(
         generated: What to judge.
         reference: Real events; their view is the one in which both sides are compared.
         names: ``fast``, ``full`` or names of metrics.
+        train: The events that the generator was trained on, in the same view.
         seed: Of the metrics.
     """
     events = generated[:]
     shown = reference.view(events.replace(condition=None, conditions=()) if events.conditions else events)
-    return metrics.evaluate(shown, reference, names, seed=seed)
+    return metrics.evaluate(shown, reference, names, train=train, seed=seed)
 
 
 def sample_to_file(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich import box
 from rich.table import Table
@@ -139,15 +140,24 @@ def caveats(finished: Finished) -> list[str]:
     return lines
 
 
-def results_table(results: Iterable[Result], title: str) -> Table:
-    """Metrics of one sample, with error, floor and protocol."""
+def shared_protocol(results: Sequence[Result]) -> dict[str, Any]:
+    """What the protocols of all results have in common."""
+    first, *others = [dict(r.protocol) for r in results]
+    return {k: v for k, v in first.items() if all(k in o and o[k] == v for o in others)}
+
+
+def results_table(results: Sequence[Result], title: str) -> Table:
+    """Metrics of one sample, with error, floor and protocol; what all protocols share stands below."""
+    shared = shared_protocol(results)
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     table.add_column("metric")
     for heading in ("value", "floor", "× floor", "n", "left out"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("protocol", style="dim")
+    table.add_column("its protocol", style="dim", max_width=48)
+    table.caption = f"protocol of all: {_listed(shared)}"
+    table.caption_justify = "left"
     for r in results:
-        protocol = ", ".join(f"{k} {v}" for k, v in r.protocol.items() if not isinstance(v, (dict, list)))
+        protocol = _listed({k: v for k, v in r.protocol.items() if k not in shared})
         table.add_row(
             r.name,
             with_error(r.value, r.error),
@@ -170,3 +180,14 @@ def best_multiples(finished: Finished) -> list[tuple[str, Group, Summary]]:
             s, g = min(scored, key=lambda pair: pair[0].value)
             best.append((name, g, s))
     return best
+
+
+def _listed(protocol: Mapping[str, Any]) -> str:
+    def plain(value: Any) -> str:
+        if isinstance(value, Mapping):
+            return ", ".join(f"{k} {plain(v)}" for k, v in value.items())
+        if isinstance(value, (list, tuple)):
+            return ", ".join(plain(v) for v in value) if len(value) <= 4 else f"{len(value)} in all"
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+    return "; ".join(f"{key.replace('_', ' ')}: {plain(value)}" for key, value in protocol.items())
