@@ -4,11 +4,22 @@ Each is ``metrics.NAME(generated, reference, *, protocol=None, seed=0) -> Result
 :func:`evaluate` runs a group.
 """
 
+from sparsegen.metrics.calorimeter import (
+    classifier_auc_showers,
+    energy_resolution,
+    energy_response,
+    fpd_showers,
+    histogram_separation,
+    kpd_showers,
+    separation_power,
+    shower_features,
+)
 from sparsegen.metrics.classifier import Classifier, auc, classifier_auc, inception_score
 from sparsegen.metrics.efp import EFPS_D4, efps
 from sparsegen.metrics.evaluate import GROUPS, applicable, evaluate
 from sparsegen.metrics.features import FeatureSample, Moments
 from sparsegen.metrics.frechet import fpd, frechet, frechet_distance
+from sparsegen.metrics.images import laplace_variance, sharpness, w1_cells
 from sparsegen.metrics.jets import w1efp, w1m, w1p
 from sparsegen.metrics.kernel_mmd import kpd, polynomial_mmd
 from sparsegen.metrics.manifold import coverage, density, prdc, precision, recall
@@ -19,15 +30,7 @@ from sparsegen.metrics.occupancy import js_divergence, jsd
 from sparsegen.metrics.pointsets import cov_cd, cov_emd, mmd_cd, mmd_emd, nna_cd, nna_emd
 from sparsegen.metrics.protocol import PROTOCOLS, Protocol
 from sparsegen.metrics.substructure import correlation_ratios, n_subjettiness, w1_c2, w1_d2, w1_tau21, w1_tau32
-from sparsegen.metrics.wasserstein import (
-    w1,
-    w1_energy,
-    w1_hits,
-    w1_mass,
-    w1_multiplicity,
-    w1_occupied,
-    w1_pt,
-)
+from sparsegen.metrics.wasserstein import w1, w1_energy, w1_hits, w1_mass, w1_multiplicity, w1_occupied, w1_pt
 
 __all__ = [
     "Classifier",
@@ -44,21 +47,28 @@ __all__ = [
     "applicable",
     "auc",
     "classifier_auc",
+    "classifier_auc_showers",
     "correlation_ratios",
     "cov_cd",
     "cov_emd",
     "coverage",
     "density",
     "efps",
+    "energy_resolution",
+    "energy_response",
     "evaluate",
     "fpd",
+    "fpd_showers",
     "frechet",
     "frechet_distance",
+    "histogram_separation",
     "inception_score",
     "jet_mass",
     "js_divergence",
     "jsd",
     "kpd",
+    "kpd_showers",
+    "laplace_variance",
     "memorisation",
     "mmd_cd",
     "mmd_emd",
@@ -70,9 +80,13 @@ __all__ = [
     "prdc",
     "precision",
     "recall",
+    "separation_power",
+    "sharpness",
+    "shower_features",
     "summary_features",
     "w1",
     "w1_c2",
+    "w1_cells",
     "w1_d2",
     "w1_energy",
     "w1_hits",

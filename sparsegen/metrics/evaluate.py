@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from sparsegen.errors import ConfigError, DataError, unknown_name
 from sparsegen.events import Events
+from sparsegen.metrics.calorimeter import incident_energy, layer_axis
 from sparsegen.metrics.inputs import EventsLike, additive_column, jet_lattice, jet_view
 from sparsegen.metrics.metric import METRICS, Metric, TooFewError
 from sparsegen.metrics.protocol import Protocol
@@ -21,11 +22,22 @@ GROUPS = ("fast", "full")
 def _is_met(need: str, events: Events, train: EventsLike | None) -> bool:
     if need == "train":
         return train is not None
-    checks: dict[str, Callable[[Events], object]] = {"jets": jet_view, "lattice": jet_lattice, "energy": _has_energy}
+    checks: dict[str, Callable[[Events], object]] = {
+        "jets": _as_jet,
+        "lattice": jet_lattice,
+        "energy": _has_energy,
+        "layers": layer_axis,
+        "incident": incident_energy,
+    }
     try:
         return checks[need](events) is not None
     except DataError:
         return False
+
+
+def _as_jet(events: Events) -> object | None:
+    # A two-dimensional lattice with a layer axis is a calorimeter, whatever else could be read into it.
+    return jet_view(events) if layer_axis(events) is None else None
 
 
 def _has_energy(events: Events) -> str | None:

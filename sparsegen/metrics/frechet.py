@@ -32,6 +32,9 @@ __all__ = ["efp_features", "fpd", "frechet", "frechet_distance", "frechet_infini
 
 Array = NDArray[np.float64]
 
+PUBLISHED = {"jetnet0.2": 20_000, "calochallenge": 10_000}
+"""The smallest batch of the published protocols."""
+
 
 def frechet_distance(mean_1: ArrayLike, cov_1: ArrayLike, mean_2: ArrayLike, cov_2: ArrayLike) -> float:
     r"""Squared Fréchet distance of two Gaussians.
@@ -218,9 +221,9 @@ def fpd(
     setting = resolve(protocol)
     pair = collect_pair(generated, reference, features, invalid=setting.invalid)
     x, y = _scaled(pair, "maximum")
-    published = setting.name == "jetnet0.2"
+    published = setting.name in PUBLISHED
     largest = 50_000 if published else min(len(x), len(y), 50_000)
-    smallest = largest * 2 // 5
+    smallest = PUBLISHED.get(setting.name, largest * 2 // 5)
     batches = 20 if published else 5
     if smallest < 2:
         raise TooFewError(f"fpd: {len(x)} generated and {len(y)} reference jets are too few; use 10,000 or more")

@@ -16,7 +16,7 @@ from sparsegen.metrics.efp import EFPS_N4_D4_PRIME, efps
 from sparsegen.metrics.inputs import EventsLike, jet_view
 from sparsegen.metrics.metric import metric
 from sparsegen.metrics.protocol import Protocol
-from sparsegen.metrics.wasserstein import Observable, compare_observable, w1_hits, w1_mass
+from sparsegen.metrics.wasserstein import Observable, Reading, compare_observable, w1_hits, w1_mass
 from sparsegen.result import Result
 
 __all__ = ["w1efp", "w1m", "w1p"]
@@ -46,7 +46,7 @@ def w1efp(
     view = jet_view(reference[0:1])
     observable = Observable(
         tuple("".join(f"({a}{b})" for a, b in graph) for graph in EFPS_N4_D4_PRIME),
-        lambda events: (efps(events, EFPS_N4_D4_PRIME, view=view).numpy(), 0),
+        lambda events: Reading(efps(events, EFPS_N4_D4_PRIME, view=view).numpy()),
         note={"features": "energy-flow polynomials, n = 4, d = 4, connected", "read_as": view.as_text()},
     )
     return compare_observable("w1efp", generated, reference, observable, protocol=protocol or "jetnet0.2", seed=seed)

@@ -25,6 +25,8 @@ from sparsegen.result import Result
 __all__ = ["kpd", "polynomial_mmd"]
 
 Array = NDArray[np.float64]
+PUBLISHED = {"jetnet0.2": 5_000, "calochallenge": 10_000}
+"""The batch of the published protocols."""
 BLOCKS = 20
 """Disjoint blocks whose mean and spread are value and error of whole samples."""
 
@@ -87,8 +89,8 @@ def kpd(
     """Kernel physics distance: unbiased quartic-kernel MMD of energy-flow polynomials.
 
     Features are divided by their largest magnitude in the reference. Value and error are mean and standard error over
-    20 disjoint blocks; under ``jetnet0.2`` median and half the central range over 10 batches of 5,000, drawn with
-    replacement.
+    20 disjoint blocks; under ``jetnet0.2`` (``calochallenge``) median and half the central range over 10 batches of
+    5,000 (10,000), drawn with replacement.
 
     Args:
         generated: Generated jets.
@@ -103,9 +105,9 @@ def kpd(
     scale[scale == 0] = 1.0
     x, y = (s.values / scale for s in pair)
     least = min(len(x), len(y))
-    published = setting.name == "jetnet0.2"
+    published = setting.name in PUBLISHED
     blocks = 10 if published else BLOCKS
-    size = 5000 if published else min(least // blocks, 5000)
+    size = PUBLISHED[setting.name] if published else min(least // blocks, 5000)
     if size < 2:
         raise TooFewError(f"kpd: {len(x)} generated and {len(y)} reference jets do not fill {blocks} blocks of two")
     rng = np.random.default_rng([seed, 1])

@@ -46,8 +46,10 @@ PROTOCOLS: dict[str, Protocol] = {
     "whole": Protocol(),
     "mpgan2021": Protocol("mpgan2021", events=10_000, batches=5, replace=True),
     "jetnet0.2": Protocol("jetnet0.2", events=50_000, batches=5, replace=True),
+    "calochallenge": Protocol("calochallenge"),
 }
-"""Protocols by name: both samples whole, and those of two published tables (Kansal et al., 2021; JetNet 0.2)."""
+"""Protocols by name: both samples whole, and those of published tables (Kansal et al., 2021; JetNet 0.2; Krause et al.,
+2024)."""
 
 
 def resolve(protocol: Protocol | str | None) -> Protocol:

@@ -25,7 +25,7 @@ from sparsegen.metrics.efp import efps
 from sparsegen.metrics.inputs import EventsLike, JetView, jet_view
 from sparsegen.metrics.metric import metric
 from sparsegen.metrics.protocol import Protocol
-from sparsegen.metrics.wasserstein import Observable, compare_observable
+from sparsegen.metrics.wasserstein import Observable, Reading, compare_observable
 from sparsegen.result import Result
 
 __all__ = ["correlation_ratios", "n_subjettiness", "w1_c2", "w1_d2", "w1_tau21", "w1_tau32"]
@@ -212,7 +212,7 @@ def _w1(
     }
     observable = Observable(
         (name[3:],),
-        lambda events: (readers[name](events).numpy()[:, None], 0),
+        lambda events: Reading(readers[name](events).numpy()[:, None]),
         note={"features": f"{name[3:]}, angular exponent 1", "read_as": view.as_text()},
     )
     return compare_observable(name, generated, reference, observable, protocol=protocol, seed=seed)

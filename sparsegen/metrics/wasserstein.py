@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ from sparsegen.result import Result
 __all__ = [
     "Observable",
     "Observations",
+    "Reading",
     "compare_observable",
     "compare_w1",
     "w1",
@@ -99,20 +100,32 @@ class _Gap:
         return float(np.abs(height[:-1]) @ self.dx)
 
 
+class Reading(NamedTuple):
+    """Values read off some events.
+
+    Args:
+        values: ``(rows, F)`` float64, event after event.
+        counts: Rows that each event owns ``(B,)``; None: one row an event.
+        dropped: Hits that had no place in the reading.
+    """
+
+    values: Array
+    counts: NDArray[np.int64] | None = None
+    dropped: int = 0
+
+
 @dataclass(frozen=True)
 class Observable:
     """What is compared: names of the values and the function that reads them off events.
 
     Args:
         names: One name a value.
-        read: Events -> ``(B, F)``, or ``(N, F)`` when ``per_hit``; and hits dropped, if any were.
-        per_hit: Whether every hit has values, rather than every event.
+        read: Events -> :class:`Reading`.
         note: What the protocol says of it.
     """
 
     names: tuple[str, ...]
-    read: Callable[[Events], tuple[Array, int]]
-    per_hit: bool = False
+    read: Callable[[Events], Reading]
     note: dict[str, Any] = field(default_factory=dict)
 
 
@@ -138,12 +151,10 @@ class Observations:
         """Takes in more events."""
         for portion in portions(events):
             kept, left_out = valid_events(portion, role=self.role, invalid=self.treatment)
-            values, dropped = self.observable.read(kept)
-            finite = np.isfinite(values).all(1)
-            if self.observable.per_hit:
-                counts = kept.counts.numpy()
-            else:
+            values, counts, dropped = self.observable.read(kept)
+            if counts is None:
                 # A finite event may still overflow an observable: it cannot be evaluated either.
+                finite = np.isfinite(values).all(1)
                 left_out += int((~finite).sum())
                 values = values[finite]
                 counts = np.ones(len(values), dtype=np.int64)
@@ -360,7 +371,7 @@ def w1_mass(
 ) -> Result:
     """W1 of the jet mass, relative to the jet's momentum where the constituents' momenta are."""
     view = jet_view(_first(reference))
-    read = lambda events: (jet_mass(events, view).numpy()[:, None], 0)
+    read = lambda events: Reading(jet_mass(events, view).numpy()[:, None])
     observable = Observable(("mass",), read, note={"features": "jet mass", "read_as": view.as_text()})
     return compare_observable("w1_mass", generated, reference, observable, protocol=protocol, seed=seed)
 
@@ -371,7 +382,7 @@ def w1_pt(
 ) -> Result:
     """W1 of the scalar sum of the constituents' transverse momenta."""
     view = jet_view(_first(reference))
-    read = lambda events: (events.to(_DOUBLE).total(view.pt).numpy()[:, None], 0)
+    read = lambda events: Reading(events.to(_DOUBLE).total(view.pt).numpy()[:, None])
     observable = Observable(("pt",), read, note={"features": f"sum of {view.pt}", "read_as": view.as_text()})
     return compare_observable("w1_pt", generated, reference, observable, protocol=protocol, seed=seed)
 
@@ -382,7 +393,7 @@ def w1_energy(
 ) -> Result:
     """W1 of the energy per event: the sum of the column ``energy``, else of the first additive one."""
     column = additive_column(_first(reference), ("energy",))
-    read = lambda events: (events.to(_DOUBLE).total(column).numpy()[:, None], 0)
+    read = lambda events: Reading(events.to(_DOUBLE).total(column).numpy()[:, None])
     observable = Observable(("energy",), read, note={"features": f"sum of {column}"})
     return compare_observable("w1_energy", generated, reference, observable, protocol=protocol, seed=seed)
 
@@ -392,7 +403,7 @@ def w1_multiplicity(
     generated: EventsLike, reference: EventsLike, *, protocol: Protocol | str | None = None, seed: int = 0
 ) -> Result:
     """W1 of the number of hits per event."""
-    read = lambda events: (events.counts.double().numpy()[:, None], 0)
+    read = lambda events: Reading(events.counts.double().numpy()[:, None])
     observable = Observable(("hits",), read, note={"features": "hits per event"})
     _same_view("w1_multiplicity", generated, reference)
     return compare_observable("w1_multiplicity", generated, reference, observable, protocol=protocol, seed=seed)
@@ -406,8 +417,12 @@ def w1_hits(
     first = _first(reference)
     _same_view("w1_hits", generated, reference)
     names = (*first.axes, *(c.name for c in first.columns))
-    read = lambda events: (np.hstack([events.positions.double().numpy(), events.features.double().numpy()]), 0)
-    observable = Observable(names, read, per_hit=True, note={"features": f"hits: {', '.join(names)}"})
+
+    def read(events: Events) -> Reading:
+        values = torch.cat([events.positions.double(), events.features.double()], 1)
+        return Reading(values.numpy(), events.counts.numpy())
+
+    observable = Observable(names, read, note={"features": f"hits: {', '.join(names)}"})
     return compare_observable("w1_hits", generated, reference, observable, protocol=protocol, seed=seed)
 
 
@@ -432,9 +447,9 @@ def w1_occupied(
     ours, theirs = _first(generated), _first(reference)
     lattice = jet_lattice(ours if ours.is_cells and not theirs.is_cells else theirs, grid)
 
-    def read(events: Events) -> tuple[Array, int]:
+    def read(events: Events) -> Reading:
         cells, dropped = occupied_cells(events, lattice)
-        return cells.numpy()[:, None], int(dropped.sum())
+        return Reading(cells.numpy()[:, None], dropped=int(dropped.sum()))
 
     observable = Observable(("cells",), read, note={"features": "occupied cells", "grid": repr(lattice)})
     return compare_observable("w1_occupied", generated, reference, observable, protocol=protocol, seed=seed)

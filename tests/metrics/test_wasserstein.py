@@ -13,7 +13,7 @@ from sparsegen.errors import ConfigError, DataError
 from sparsegen.events import Column, Events
 from sparsegen.grid import Grid
 from sparsegen.metrics.protocol import Protocol
-from sparsegen.metrics.wasserstein import Observable, Observations, compare_w1
+from sparsegen.metrics.wasserstein import Observable, Observations, Reading, compare_w1
 
 W1S = ("w1_mass", "w1_pt", "w1_multiplicity", "w1_hits", "w1_occupied", "w1_energy")
 values = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=30)
@@ -169,7 +169,7 @@ def test_unnamed_two_axes_are_read_as_eta_phi_and_the_protocol_says_so(jets):
 
 
 def test_streaming_in_portions_and_merging_equals_one_go(jets, more_jets):
-    observable = Observable(("mass",), lambda e: (metrics.jet_mass(e).numpy()[:, None], 0))
+    observable = Observable(("mass",), lambda e: Reading(metrics.jet_mass(e).numpy()[:, None]))
     whole = compare_w1("m", Observations(observable).update(more_jets), Observations(observable).update(jets))
     parts = Observations(observable).update(more_jets[:100])
     parts.merge(Observations(observable).update(more_jets[100:]))
@@ -197,7 +197,7 @@ def test_floor_is_the_mean_over_real_pairs_of_the_same_sizes(make):
 
 def test_the_95_percent_interval_covers_the_floor_in_180_to_198_of_200_repetitions():
     rng = np.random.default_rng(7)
-    observable = Observable(("x",), lambda e: (np.empty((0, 1)), 0))
+    observable = Observable(("x",), lambda e: Reading(np.empty((0, 1))))
 
     def draw():
         held = Observations(observable)
