@@ -27,7 +27,7 @@ class AveragedSGD:
 
     The gap between the best and the second-best score of a sample has, at zero, the density
     :math:`\sum_i \partial^2 E / \partial h_i^2`: it gives the scale of the step. Steps shrink like
-    :math:`(1 + \text{seen} / 4n)^{-0.6}`; the average weights iterate t by about :math:`t^2`.
+    :math:`(1 + \text{seen} / 4n)^{-0.6}`; the average weights iterate t by t.
 
     Args:
         targets: ``(n, d)``, of zero mean and unit scale.
@@ -65,7 +65,7 @@ class AveragedSGD:
             self.iterate -= step * excess.to(self.iterate)
             self.seen += self.batch
             self._steps += 1
-            self.average += (self.iterate - self.average) * (3 / (self._steps + 2))
+            self.average += (self.iterate - self.average) * (2 / (self._steps + 1))
 
     def _measure_density(self, x: Tensor) -> None:
         """Density of the gap at zero, from the closest fifth of the samples; again after as many steps as so far."""
