@@ -76,7 +76,7 @@ def split_of_rows(reader: Reader) -> NDArray[np.int64] | None:
 def origin(source: FileSource, verb: str, **options: Any) -> dict[str, Any]:
     """Provenance of what is made from a source."""
     made: dict[str, Any] = {"program": f"data_tools {verb}", "options": options, "from": source.name}
-    made["sha256"] = file_hash(source.reader.path) if source.reader.path.is_file() else None
+    made["sha256"] = file_hash(source.reader.path)
     inherited = getattr(source.reader, "provenance", None)
     return made | ({"origin": inherited} if inherited else {})
 

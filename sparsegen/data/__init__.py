@@ -5,6 +5,7 @@ registers itself, imported here.
 """
 
 from sparsegen.data.api import EMBEDDED, open, write
+from sparsegen.data.arrays import ImageStackReader, PointStackReader, QuarkGluonReader
 from sparsegen.data.calochallenge import CaloChallengeReader, calochallenge_grid
 from sparsegen.data.caloclouds import CaloCloudsReader
 from sparsegen.data.calogan import CaloGANReader
@@ -12,11 +13,15 @@ from sparsegen.data.check import findings
 from sparsegen.data.dense import DenseReader
 from sparsegen.data.formats import Format, formats
 from sparsegen.data.idx import IDXReader
+from sparsegen.data.jetclass import JetClassReader
 from sparsegen.data.jetnet import JetNetReader
 from sparsegen.data.lagan import LAGANReader
+from sparsegen.data.modelnet import ModelNetReader
 from sparsegen.data.ragged import RaggedReader, RaggedWriter
 from sparsegen.data.reader import Finding, HDF5Reader, Reader
 from sparsegen.data.source import EventSource, EventsSource, FileSource
+from sparsegen.data.toptagging import TopTaggingReader
+from sparsegen.data.trees import MeshReader, PC15kReader, PLYReader
 from sparsegen.data.views import VIEWS
 
 __all__ = [
@@ -33,11 +38,20 @@ __all__ = [
     "Format",
     "HDF5Reader",
     "IDXReader",
+    "ImageStackReader",
+    "JetClassReader",
     "JetNetReader",
     "LAGANReader",
+    "MeshReader",
+    "ModelNetReader",
+    "PC15kReader",
+    "PLYReader",
+    "PointStackReader",
+    "QuarkGluonReader",
     "RaggedReader",
     "RaggedWriter",
     "Reader",
+    "TopTaggingReader",
     "calochallenge_grid",
     "findings",
     "formats",

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from sparsegen.data.files import stamp
+from sparsegen.data.files import Stamp, stamp
 from sparsegen.data.reader import Finding, Reader
 from sparsegen.errors import DataError
 from sparsegen.events import Events
 
 __all__ = ["check_reader", "event_findings", "findings"]
 
-_checked: set[tuple[str, tuple[str, int, int]]] = set()
+_checked: set[tuple[str, Stamp]] = set()
 
 
 def check_reader(reader: Reader) -> None:

@@ -10,20 +10,34 @@ from pathlib import Path
 
 from sparsegen.errors import DataError
 
-__all__ = ["file_hash", "stamp", "whole_file"]
+__all__ = ["Stamp", "file_hash", "stamp", "whole_file"]
 
-_hashes: dict[tuple[str, int, int], str] = {}
+Stamp = tuple[str, int, int, str]
+_hashes: dict[Stamp, str] = {}
 
 
-def stamp(path: Path) -> tuple[str, int, int]:
-    """What changes when a file does: resolved path, size and modification time [ns]."""
+def stamp(path: Path) -> Stamp:
+    """What changes when a file does: path, size and time of modification [ns]; for a folder also a digest of these."""
     status = path.stat()
-    return str(path.resolve()), status.st_size, status.st_mtime_ns
+    contents = ""
+    if path.is_dir():
+        digest = hashlib.sha256()
+        for file in sorted(path.rglob("*")):
+            if file.is_file():
+                inside = file.stat()
+                digest.update(f"{file.relative_to(path)} {inside.st_size} {inside.st_mtime_ns}\n".encode())
+        contents = digest.hexdigest()
+    return str(path.resolve()), status.st_size, status.st_mtime_ns, contents
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes, remembered for as long as its size and time stay the same."""
+    """SHA-256 of a file's bytes, remembered for as long as its size and time stay the same.
+
+    Of a folder: over the names, sizes and times of its files.
+    """
     key = stamp(path)
+    if path.is_dir():
+        return key[3]
     if key not in _hashes:
         digest = hashlib.sha256()
         with path.open("rb") as file:

@@ -1,0 +1,85 @@
+"""The top-tagging reference set: a pandas table of up to 200 four-momenta a jet.
+
+The table ``table/table`` has ``values_block_0 (804,)``: E, px, py, pz of 200 particles, zero where there is none, then
+of the true top; and ``values_block_1 (2,)``, whose last is 1 for top jets. All in GeV.
+
+References:
+    The Machine Learning Landscape of Top Taggers, Kasieczka et al., 2019, https://arxiv.org/abs/1902.09914
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsegen.data.formats import Format, formats
+from sparsegen.data.jetnet import jet_grid
+from sparsegen.data.jets import JET_CONDITIONS, jet_events
+from sparsegen.data.reader import HDF5Reader, hdf5_keys, rows_of
+from sparsegen.errors import DataError
+from sparsegen.events import Column, Events
+
+__all__ = ["TopTaggingReader"]
+
+_TABLE = "table/table"
+_PARTICLES = 200
+
+
+class TopTaggingReader(HDF5Reader):
+    """Reads top-tagging files; classes are ``qcd`` and ``top``."""
+
+    axes = ("etarel", "phirel")
+    columns = (Column("ptrel"), Column("energy", "GeV"))
+    conditions = JET_CONDITIONS
+    classes = ("qcd", "top")
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        table = self.dataset(_TABLE)
+        width = 4 * _PARTICLES + 4
+        names = table.dtype.names or ()
+        if "values_block_0" not in names or "values_block_1" not in names:
+            raise DataError(
+                f"{path}: key {_TABLE!r} has the fields {names}; expected values_block_0 and values_block_1"
+            )
+        block = table.dtype["values_block_0"]
+        if block.shape != (width,) or block.base.kind != "f":
+            raise DataError(
+                f"{path}: values_block_0 has shape {block.shape} and type {block.base}; expected ({width},)"
+            )
+        self.rows = len(table)
+        self.grid = jet_grid()
+        self.event_bytes = 4 * width
+        rows = table.chunks[0] if table.chunks else 1024
+        self.block = max(rows, 1024 // rows * rows)
+
+    def read(self, runs: Sequence[tuple[int, int]], take: NDArray[np.int64] | None = None) -> Events:
+        """Jets of some rows, padding left out."""
+        table = self.joined(_TABLE, runs, take)
+        particles = table["values_block_0"][:, : 4 * _PARTICLES].reshape(len(table), _PARTICLES, 4).astype(np.float64)
+        mask = (particles != 0).any(-1)
+        energy, px, py, pz = particles[mask].T
+        pt = np.hypot(px, py)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            eta = np.arcsinh(pz / pt)
+        extra = {self.columns[1]: energy}
+        counts = mask.sum(1)
+        return jet_events(
+            pt, eta, np.arctan2(py, px), energy, counts, extra, axes=self.axes, grid=jet_grid(), ids=rows_of(runs, take)
+        )
+
+    def labels(self) -> NDArray[np.int64]:
+        """0 for QCD, 1 for top."""
+        return self.array(_TABLE)["values_block_1"][:, -1].astype(np.int64)
+
+
+def _matches(path: Path) -> bool:
+    return "table" in hdf5_keys(path)
+
+
+formats.register("toptagging")(
+    Format("toptagging", "top-tagging reference HDF5 (pandas table)", (".h5",), _matches, TopTaggingReader)
+)
