@@ -22,6 +22,9 @@ _PENALTIES = ("none", "gp", "r1")
 class GAN(DecodingModel):
     r"""A generator and a critic that play against each other.
 
+    The number of hits is never left to the game: it is drawn from the data (:class:`EmpiricalMultiplicity`) and given to
+    the generator, whichever its family.
+
     References:
         Generative Adversarial Nets (Goodfellow et al., 2014), https://arxiv.org/abs/1406.2661;
         Improved Training of Wasserstein GANs (Gulrajani et al., 2017), https://arxiv.org/abs/1704.00028;
@@ -40,6 +43,7 @@ class GAN(DecodingModel):
 
     roles = {"decoder": Role("decoder"), "critic": Role("critic")}
     betas = (0.0, 0.9)
+    draws_counts = True
 
     def __init__(
         self,
@@ -102,8 +106,7 @@ class GAN(DecodingModel):
         return log
 
     def _generate(self, real: Events, generator: torch.Generator) -> Events:
-        """As many generated events as real ones, under the same conditions and, where needed, multiplicities."""
-        counts = real.counts if self.decoder.needs_counts else None
+        """As many generated events as real ones, under the same conditions and multiplicities."""
         z = self.prior(len(real), real.condition, generator)
-        events: Events = self.decoder(z, real.condition, counts=counts, generator=generator).events
+        events: Events = self.decoder(z, real.condition, counts=real.counts, generator=generator).events
         return events

@@ -20,7 +20,12 @@ class DecodingModel(Model):
 
     Args:
         decoder: Codes to events.
+
+    Attributes:
+        draws_counts: Whether every decoder is told how many hits to make, also one that could decide for itself.
     """
+
+    draws_counts = False
 
     def __init__(self, decoder: Decoder) -> None:
         super().__init__()
@@ -59,7 +64,7 @@ class DecodingModel(Model):
         generator: torch.Generator | None = None,
     ) -> Events:
         """Events of codes ``(B, latent)``; multiplicities are drawn where the decoder needs them and none are given."""
-        if counts is None and self.decoder.needs_counts:
+        if counts is None and (self.draws_counts or self.decoder.needs_counts):
             # Counts are drawn on the CPU, whatever device the codes live on.
             seed = None if generator is None else torch.Generator().manual_seed(_draw_seed(generator))
             counts = self.multiplicity.sample(len(z), condition, seed).to(z.device)

@@ -46,7 +46,9 @@ def _ravel(coords: Tensor, shape: tuple[int, ...]) -> Tensor:
 class _Trunk(nn.Module):
     """Submanifold convolutions and halvings down to the coarsest lattice, read out cell by cell.
 
-    With the same weights it equals the dense trunk where every cell is active.
+    With the same weights it equals the dense trunk where every cell is active. The convolutions have no bias, so that a
+    cell whose features fade to zero and an empty cell are one and the same to it: gradients through soft gates then
+    tell a generator what a cell's presence is worth.
     """
 
     def __init__(self, schema: Schema, pyramid: Pyramid, width: float, out: int) -> None:
@@ -57,11 +59,11 @@ class _Trunk(nn.Module):
         self.down = nn.ModuleList()
         c = len(schema.columns)
         for level, stride in enumerate(pyramid.strides):
-            self.mix.append(SubmanifoldConv(dim, c, wide[level], 3))
-            self.down.append(SparseConv(dim, wide[level], wide[level + 1], stride, stride=stride))
+            self.mix.append(SubmanifoldConv(dim, c, wide[level], 3, bias=False))
+            self.down.append(SparseConv(dim, wide[level], wide[level + 1], stride, stride=stride, bias=False))
             c = wide[level + 1]
-        self.last = SubmanifoldConv(dim, c, wide[-1], 3)
-        self.narrow = nn.Linear(wide[-1], channels(width / 2, 0))
+        self.last = SubmanifoldConv(dim, c, wide[-1], 3, bias=False)
+        self.narrow = nn.Linear(wide[-1], channels(width / 2, 0), bias=False)
         cells = math.prod(pyramid.shapes[-1])
         self.read = MLP((channels(width / 2, 0) * cells + len(schema.conditions), channels(width, 2), out))
 
