@@ -122,7 +122,14 @@ def _newton_step(targets: Array, cells: PowerCells, error: Array) -> Array:
     rows, columns = np.concatenate([i, j, i, j]), np.concatenate([j, i, i, j])
     laplacian = csc_matrix((np.concatenate([-rate, -rate, rate, rate]), (rows, columns)), shape=(n, n))
     step = np.zeros(n)
-    step[:-1] = splu(laplacian[:-1, :-1].tocsc(), permc_spec="MMD_AT_PLUS_A").solve(error[:-1])
+    # symmetric and diagonally dominant: no pivoting, which would fill the factors
+    factors = splu(
+        laplacian[:-1, :-1].tocsc(),
+        permc_spec="MMD_AT_PLUS_A",
+        diag_pivot_thresh=0.0,
+        options={"SymmetricMode": True},
+    )
+    step[:-1] = factors.solve(error[:-1])
     return step
 
 

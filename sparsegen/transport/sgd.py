@@ -19,7 +19,7 @@ from torch import Tensor
 from sparsegen.transport.cells import cell_of, two_best
 from sparsegen.transport.source import Source
 
-__all__ = ["AveragedSGD", "ClassicalAdam", "gaussian_heights"]
+__all__ = ["AveragedSGD", "ClassicalAdam", "gaussian_heights", "matrix_power"]
 
 
 class AveragedSGD:
@@ -143,13 +143,13 @@ def gaussian_heights(targets: Tensor, weights: Tensor, source: Source, generator
     centre0, spread0 = source.spread(generator, y)
     mean = mass @ y
     spread = (y - mean).T @ ((y - mean) * mass[:, None])
-    inverse = _power(spread0, -0.5)
-    middle = _power(_power(spread0, 0.5) @ spread @ _power(spread0, 0.5), 0.5)
+    inverse = matrix_power(spread0, -0.5)
+    middle = matrix_power(matrix_power(spread0, 0.5) @ spread @ matrix_power(spread0, 0.5), 0.5)
     linear = torch.linalg.pinv(inverse @ middle @ inverse, hermitian=True, rtol=1e-6)
     return (-y @ centre0 - ((y - mean) @ linear * (y - mean)).sum(1) / 2).to(targets)
 
 
-def _power(matrix: Tensor, exponent: float) -> Tensor:
+def matrix_power(matrix: Tensor, exponent: float) -> Tensor:
     """A power of a positive semi-definite matrix on its range."""
     values, vectors = torch.linalg.eigh(matrix)
     kept = values > 1e-12 * values.max().clamp_min(np.finfo(np.float64).tiny)

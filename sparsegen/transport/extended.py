@@ -1,0 +1,76 @@
+r"""The extended semi-discrete map: between the centres of neighbouring cells it is linear, across a singular set it jumps.
+
+The hard map gives training codes back. Where the potential bends little from one cell to the next, the codes of both
+belong to one mode and what lies between them is as good as they are; where it bends sharply, a mode ends.
+
+References:
+    AE-OT: A New Generative Model Based on Extended Semi-discrete Optimal Transport (An et al., 2020),
+    https://openreview.net/forum?id=HkldyTNYwH
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from sparsegen.transport.cells import best_cells
+
+__all__ = ["acceptance_curve", "extended_map"]
+
+CANDIDATES = 8
+"""Cells looked at for a neighbour of the same mode."""
+
+
+def extended_map(
+    x: Tensor, targets: Tensor, heights: Tensor, barycentres: Tensor, theta: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Which two codes a point lies between, and how far along.
+
+    The partner j of a point's own cell i is the best-scored other cell whose hyperplane makes a small angle with that
+    of i, :math:`\angle((y_i, -1), (y_j, -1)) < \theta`. With the gap :math:`g(x) = \langle x, y_i - y_j\rangle + h_i -
+    h_j` and the centre :math:`m_i` of cell i, the point maps to
+
+    .. math:: (1 - t)\, y_i + t\, y_j, \qquad t = \tfrac12 \max(0, 1 - g(x) / g(m_i)),
+
+    the cell's own code at its centre and half-way at the wall, where both sides agree. A point without a partner keeps
+    its own code, so that the masses of the modes stay.
+
+    Args:
+        x: ``(m, d)``.
+        targets: ``(n, d)``, of unit scale: the angle depends on it.
+        heights: ``(n,)``.
+        barycentres: Centres of the cells ``(n, d)``; NaN where unknown, such a cell keeps its own code.
+        theta: Largest angle, in rad.
+
+    Returns:
+        Own and partner cell ``(m, 2)`` and t ``(m,)``, and whether there was a partner ``(m,)``.
+    """
+    scores, cells = best_cells(x, targets, heights, min(CANDIDATES, len(targets)))
+    own, others = cells[:, :1], cells[:, 1:]
+    fits = _angles(targets, own, others) < theta
+    accepted = fits.any(1) & barycentres[own[:, 0]].isfinite().all(1)
+    choice = fits.to(torch.int8).argmax(1, keepdim=True)
+    partner = others.gather(1, choice)
+    gap = scores[:, 0] - scores[:, 1:].gather(1, choice)[:, 0]
+    i, j = own[:, 0], partner[:, 0]
+    depth = (barycentres[i] * (targets[i] - targets[j])).sum(1) + heights[i] - heights[j]
+    t = 0.5 * (1 - gap / torch.where(depth > 0, depth, torch.inf)).clamp(0, 1)
+    t = torch.where(accepted & (depth > 0), t, 0.0)
+    return torch.cat([own, partner], 1), t, accepted
+
+
+def acceptance_curve(x: Tensor, targets: Tensor, heights: Tensor) -> list[tuple[float, float]]:
+    """Share of points that would find a partner at each of some angles."""
+    _, cells = best_cells(x, targets, heights, min(CANDIDATES, len(targets)))
+    smallest = _angles(targets, cells[:, :1], cells[:, 1:]).amin(1)
+    angles = (0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, math.pi / 2)
+    return [(angle, float((smallest < angle).double().mean())) for angle in angles]
+
+
+def _angles(targets: Tensor, own: Tensor, others: Tensor) -> Tensor:
+    """Angles between hyperplane normals (y, -1) ``(m, k)``; from chords, exact for small ones."""
+    normals = torch.nn.functional.normalize(torch.cat([targets, -torch.ones_like(targets[:, :1])], 1), dim=1)
+    chord = (normals[own] - normals[others]).norm(dim=2)
+    return 2 * torch.asin((chord / 2).clamp(max=1.0))
