@@ -47,6 +47,8 @@ COSTS = {
 """What a run costs: name -> (words, unit)."""
 
 _TIMED = 500
+# Everything is quoted in multiples of the floor, so that it must be known to a few per cent.
+_PROTOCOL = metrics.Protocol("whole", pairs=100)
 
 
 @dataclass(frozen=True)
@@ -126,9 +128,13 @@ class Real:
     def judge(self, events: Events, train: Events | FileSource | None = None) -> tuple[list[Result], float]:
         """Metrics of generated events, and the share of their hits outside the lattice."""
         cells, dropped = self.on_lattice(events)
-        chosen = self.evaluation
         results = metrics.evaluate(
-            cells, self.reference[:], chosen.metrics, train=self.train if train is None else train, seed=chosen.seed
+            cells,
+            self.reference[:],
+            self.evaluation.metrics,
+            train=self.train if train is None else train,
+            protocol=_PROTOCOL,
+            seed=self.evaluation.seed,
         )
         return results, dropped
 

@@ -199,15 +199,15 @@ def _row(group: Group, names: list[str]) -> str:
 def _provenance(finished: Finished) -> str:
     real = next(iter(finished.real.values()))
     facts = {k: v for k, v in machine().items() if v is not None}
-    threads = sorted({o.threads for o in finished.outcomes.values()})
+    threads = " or ".join(str(n) for n in sorted({o.threads for o in finished.outcomes.values()}))
     paragraphs = [
         f"Reference <code>{escape(real.reference.name)}</code> ({len(real.reference):,} events), training set "
         f"<code>{escape(real.train.name)}</code> ({len(real.train):,} events), both on "
         f"{escape(str(real.reference.grid))}. Generated events are put on the same cells before anything is measured; "
         "hits outside are dropped and counted below.",
         "Training time is wall time per event and pass, sampling time wall time per generated event, each on "
-        f"{threads} thread(s) and with the study's other processes running; peak memory is that of the run's own "
-        "process, Python and libraries included.",
+        f"{threads} {'thread' if threads == '1' else 'threads'} and with the study's other processes running; "
+        "peak memory is that of the run's own process, Python and libraries included.",
         escape(", ".join(f"{k} {v}" for k, v in facts.items())),
     ]
     rows = "".join(

@@ -6,11 +6,15 @@ import json
 import math
 import os
 import shutil
+import subprocess
+import sys
+import time
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from sparsegen import data
 from sparsegen.errors import ConfigError, DataError
@@ -127,6 +131,27 @@ def test_a_run_that_breaks_is_reported_as_failed_and_tried_again(
     assert "out of coffee" in outcome.message
     (again,) = execute(study, folder).outcomes.values()
     assert again.status == "done"
+
+
+@pytest.mark.slow
+def test_a_signal_stops_the_study_saved_and_the_same_command_goes_on(toy_study: dict[str, Any], tmp_path: Path) -> None:
+    endless = deepcopy(toy_study) | {"model": [toy_study["model"][0]], "overrides": [], "baseline": []}
+    endless["training"]["max_steps"] = 10**7
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(endless))
+    folder = tmp_path / "report"
+    command = [sys.executable, "-m", "sparsegen", "compare", str(tmp_path / "study.yaml"), "-o", str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("runs/*/metrics.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.terminate()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    assert "the same command goes on" in out
+    (status,) = [json.loads(path.read_text()) for path in folder.glob("runs/*/status.json")]
+    assert status["status"] == "interrupted"
+    assert list(folder.glob("runs/*/checkpoints/*.ckpt"))
+    assert not (folder / "index.html").exists()
 
 
 def test_a_damaged_outcome_names_its_file(finished: Finished, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,8 +40,13 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def page(finished: Finished) -> Page:
-    return Page(write_report(finished).read_text(encoding="utf-8"))
+def written(finished: Finished) -> Path:
+    return write_report(finished)
+
+
+@pytest.fixture(scope="module")
+def page(written: Path) -> Page:
+    return Page(written.read_text(encoding="utf-8"))
 
 
 def test_the_page_needs_nothing_from_outside_and_runs_nothing(page: Page) -> None:
@@ -64,10 +70,9 @@ def test_titles_are_escaped(page: Page) -> None:
     assert "Toys & <jets>" in page.words
 
 
-def test_csv_and_json_agree(finished: Finished) -> None:
-    write_report(finished)
-    rows = list(csv.DictReader((finished.folder / "results.csv").read_text().splitlines()))
-    summary = json.loads((finished.folder / "results.json").read_text())
+def test_csv_and_json_agree(written: Path) -> None:
+    rows = list(csv.DictReader((written.parent / "results.csv").read_text().splitlines()))
+    summary = json.loads((written.parent / "results.json").read_text())
     mass = next(row for row in rows if row["run"] == "vae-dense-s1" and row["metric"] == "w1_mass")
     group = next(group for group in summary["groups"] if group["model"] == "vae")
     assert float(mass["value"]) == pytest.approx(group["w1_mass"]["value"], rel=1e-6)
@@ -75,8 +80,8 @@ def test_csv_and_json_agree(finished: Finished) -> None:
     assert summary["runs"]["gan-dense-s1"]["results"] == []
 
 
-def test_the_report_is_the_same_when_written_again(finished: Finished) -> None:
-    first = write_report(finished).read_bytes()
+def test_the_report_is_the_same_when_written_again(finished: Finished, written: Path) -> None:
+    first = written.read_bytes()
     assert write_report(finished).read_bytes() == first
 
 
