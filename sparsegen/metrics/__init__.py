@@ -18,6 +18,7 @@ from sparsegen.metrics.classifier import Classifier, auc, classifier_auc, incept
 from sparsegen.metrics.efp import EFPS_D4, efps
 from sparsegen.metrics.evaluate import GROUPS, applicable, evaluate
 from sparsegen.metrics.features import FeatureSample, Moments
+from sparsegen.metrics.fpnd import ParticleNet, ReferenceStatistics, fit_reference, fpnd, load_published
 from sparsegen.metrics.frechet import fpd, frechet, frechet_distance
 from sparsegen.metrics.images import laplace_variance, sharpness, w1_cells
 from sparsegen.metrics.jets import w1efp, w1m, w1p
@@ -25,6 +26,7 @@ from sparsegen.metrics.kernel_mmd import kpd, polynomial_mmd
 from sparsegen.metrics.manifold import coverage, density, prdc, precision, recall
 from sparsegen.metrics.memorisation import memorisation
 from sparsegen.metrics.metric import METRICS, Metric, SmallSampleWarning, TooFewError
+from sparsegen.metrics.modes import ModeReport, mode_report
 from sparsegen.metrics.observables import jet_mass, occupied_cells, summary_features
 from sparsegen.metrics.occupancy import js_divergence, jsd
 from sparsegen.metrics.pointsets import cov_cd, cov_emd, mmd_cd, mmd_emd, nna_cd, nna_emd
@@ -39,9 +41,12 @@ __all__ = [
     "GROUPS",
     "METRICS",
     "Metric",
+    "ModeReport",
     "Moments",
     "PROTOCOLS",
+    "ParticleNet",
     "Protocol",
+    "ReferenceStatistics",
     "SmallSampleWarning",
     "TooFewError",
     "applicable",
@@ -57,8 +62,10 @@ __all__ = [
     "energy_resolution",
     "energy_response",
     "evaluate",
+    "fit_reference",
     "fpd",
     "fpd_showers",
+    "fpnd",
     "frechet",
     "frechet_distance",
     "histogram_separation",
@@ -69,9 +76,11 @@ __all__ = [
     "kpd",
     "kpd_showers",
     "laplace_variance",
+    "load_published",
     "memorisation",
     "mmd_cd",
     "mmd_emd",
+    "mode_report",
     "n_subjettiness",
     "nna_cd",
     "nna_emd",
