@@ -1,4 +1,4 @@
-r"""The extended semi-discrete map: between the centres of neighbouring cells it is linear, across a singular set it jumps.
+r"""The extended semi-discrete map: linear between the centres of neighbouring cells, a jump across a singular set.
 
 The hard map gives training codes back. Where the potential bends little from one cell to the next, the codes of both
 belong to one mode and what lies between them is as good as they are; where it bends sharply, a mode ends.

@@ -52,6 +52,18 @@ class AveragedSGD:
         """The averaged heights ``(n,)``."""
         return self.average
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """Where the descent stands, as tensors."""
+        counters = torch.tensor([self.seen, self._steps, self._measure_again])
+        density = torch.tensor(self._density, dtype=torch.float64)
+        return {"iterate": self.iterate, "average": self.average, "counters": counters, "density": density}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Goes on from there."""
+        self.iterate, self.average = state["iterate"].clone(), state["average"].clone()
+        self.seen, self._steps, self._measure_again = state["counters"].tolist()
+        self._density = float(state["density"])
+
     def advance(self, samples: int, generator: torch.Generator | None) -> None:
         """Takes steps on at least that many fresh samples."""
         n = len(self.targets)

@@ -1,4 +1,4 @@
-"""A start for many targets: transport to the centres of clusters first, then share each cluster's cell among its own."""
+"""A start for many targets: transport to centres of clusters, then share each cluster's cell among its own."""
 
 from __future__ import annotations
 

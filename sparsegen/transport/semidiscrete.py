@@ -1,0 +1,382 @@
+r"""Semi-discrete optimal transport from a continuous law to weighted points, with a certificate of its error.
+
+References:
+    Variational Principles for Minkowski Type Problems, Discrete Optimal Transport, and Discrete Monge-Ampere Equations
+    (Gu, Luo, Sun and Yau, 2016), https://arxiv.org/abs/1302.5472
+    A Geometric Understanding of Deep Learning (Lei et al., 2020), https://doi.org/10.1016/j.eng.2019.09.010
+    AE-OT: A New Generative Model Based on Extended Semi-discrete Optimal Transport (An et al., 2020),
+    https://openreview.net/forum?id=HkldyTNYwH
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparsegen.errors import ConfigError, DataError, unknown_name
+from sparsegen.transport.cells import cell_of
+from sparsegen.transport.certificate import Certificate, certify_counts, certify_measures, samples_needed
+from sparsegen.transport.extended import acceptance_curve, extended_map
+from sparsegen.transport.newton2d import newton_heights
+from sparsegen.transport.quantile import is_exact, line_cells, line_of, quantile_heights
+from sparsegen.transport.sampling import measure_cells
+from sparsegen.transport.sgd import AveragedSGD, ClassicalAdam, gaussian_heights
+from sparsegen.transport.source import Sampler, Source, SourceName
+from sparsegen.transport.twolevel import two_level_heights
+
+__all__ = ["SemiDiscreteOT", "SolverName"]
+
+SolverName = Literal["auto", "quantile", "newton", "sgd", "adam"]
+SOLVERS = ("auto", "quantile", "newton", "sgd", "adam")
+TWO_LEVEL = 20_000
+"""More targets than this start from transport to cluster centres."""
+BURST = 20
+"""Steps between two looks at the clock."""
+
+
+class SemiDiscreteOT:
+    r"""The optimal map of a continuous law onto weighted points, :math:`T(x) = y_i` where i has the highest plane.
+
+    .. math:: u_h(x) = \max_i \langle x, y_i \rangle + h_i, \quad W_i(h) = \{x : i \text{ is the arg-max}\},
+              \quad \mu(W_i(h)) = \nu_i
+
+    Equal targets are merged and their weights added (``merged`` counts them); cells are numbered like ``targets``, in
+    the order of first appearance.
+
+    Args:
+        targets: ``(n, d)`` finite floats; at least two of them different.
+        weights: ``(n,)`` positive, sum 1; None: 1 / n.
+        source: ``uniform`` on the cube [-1/2, 1/2]^d, ``normal`` N(0, I), or a sampler ``(n, generator) -> (n, d)``.
+
+    Raises:
+        DataError: Targets or weights that do not fit.
+        ConfigError: An unknown source.
+
+    Example:
+        >>> transport = SemiDiscreteOT(torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([0.5, 0.25, 0.25]))
+        >>> transport.fit().converged
+        True
+        >>> transport.map(torch.tensor([[-0.4], [0.1], [0.4]])).flatten()
+        tensor([0., 1., 3.])
+    """
+
+    def __init__(
+        self, targets: Tensor, weights: Tensor | None = None, source: SourceName | Sampler = "uniform"
+    ) -> None:
+        points, mass, self.merged = _merged(*_checked(targets, weights))
+        self.targets = points
+        self.weights = mass
+        self.source = Source(source, points.shape[1])
+        self._normalise()
+        n = len(points)
+        self._heights = points.new_zeros(n, dtype=self._unit.dtype)
+        self._barycentres = torch.full_like(self._unit, torch.nan)
+        self._measures: Tensor | None = None
+        self._cost: float | None = None
+        self._solver: AveragedSGD | ClassicalAdam | None = None
+
+    def __repr__(self) -> str:
+        n, d = self.targets.shape
+        return f"SemiDiscreteOT({n} targets, {d} dimensions, source={self.source.name!r})"
+
+    def fit(
+        self,
+        tol: float = 0.05,
+        max_seconds: float = 60.0,
+        generator: torch.Generator | None = None,
+        solver: SolverName = "auto",
+    ) -> Certificate:
+        """Moves the heights until the certificate supports the tolerance, or time is up.
+
+        A second call goes on from where the first stopped or was interrupted.
+
+        Args:
+            tol: Root-mean-square relative error of the cells' masses.
+            max_seconds: Wall time, certificate included.
+            generator: Origin of all samples.
+            solver: ``quantile`` (targets on a line), ``newton`` (the square; exact), ``sgd`` (averaged stochastic
+                gradient), ``adam`` (the classical solver, for reference), or ``auto``: the first that fits.
+
+        Returns:
+            What the map is worth, measured on samples that the solver has not seen.
+
+        Raises:
+            ConfigError: A solver that does not fit the problem, or settings that are not positive.
+        """
+        if not (tol > 0 and max_seconds > 0):
+            raise ConfigError(f"tol={tol}, max_seconds={max_seconds}; both must be positive")
+        begin = time.monotonic()
+        name, direction = self._choose(solver)
+        if name == "quantile":
+            assert direction is not None
+            budget = 4 * samples_needed(len(self.targets), tol) + int(4 * len(self.targets) / tol**2)
+            self._heights = quantile_heights(self._unit, self.weights, self.source, direction, budget, generator).to(
+                self._heights
+            )
+            if is_exact(self.source, direction):
+                masses, moments = line_cells(self._unit, self._heights, self.source, direction)
+                return self._certify_exact(masses, np.outer(moments, direction.numpy()), tol, begin)
+            return self._certify(samples_needed(len(self.targets), tol), generator, tol, begin)
+        if name == "newton":
+            weights = self.weights.double().cpu().numpy()
+            heights, cells = newton_heights(
+                self._unit.cpu().numpy(), weights, min(tol, 1e-9), begin + max_seconds, self._heights.cpu().numpy()
+            )
+            self._heights = torch.from_numpy(heights).to(self._heights)
+            return self._certify_exact(cells.areas, cells.moments, tol, begin)
+        return self._descend(name, tol, begin, max_seconds, generator)
+
+    def assign(self, x: Tensor) -> Tensor:
+        """The cell of every point ``(m, d) -> (m,)`` int64, a row of ``targets``; memory does not grow with n m."""
+        return cell_of(self._source_points(x), self._unit, self._heights)[0]
+
+    def map(self, x: Tensor, extended: bool = False, theta: float = 0.5) -> Tensor:
+        """Where every point is carried ``(m, d) -> (m, d)``.
+
+        Args:
+            x: Points of the source.
+            extended: Interpolate between the codes of neighbouring cells of one mode (`extended_map`); False: each
+                point goes to a target itself.
+            theta: Largest angle between the planes of two such cells, in rad, for targets of unit scale.
+        """
+        if not extended:
+            return self.targets[self.assign(x)]
+        return self._extended(self._source_points(x), theta)[0]
+
+    def sample(
+        self, n: int, generator: torch.Generator | None = None, extended: bool = True, theta: float = 0.5
+    ) -> tuple[Tensor, float]:
+        """New points ``(n, d)``, and the share that lies between two targets (1 for the hard map).
+
+        Args:
+            n: How many.
+            generator: Origin of the source samples.
+            extended: See `map`; the hard map gives the targets back.
+            theta: See `map`.
+
+        Raises:
+            ConfigError: An angle that no source sample passes; the message gives the acceptance by angle.
+        """
+        x = self.source.draw(n, generator, self._unit)
+        if not extended:
+            return self.map(x), 1.0
+        points, accepted = self._extended(self._source_points(x), theta)
+        share = float(accepted.double().mean()) if n else 1.0
+        if n and share == 0:
+            self._explain_rejection(generator, theta)
+        return points, share
+
+    @property
+    def heights(self) -> Tensor:
+        """Heights h of the planes ``(n,)`` over the targets as they were given, up to a constant."""
+        return self._heights * self._scale
+
+    @property
+    def cell_measures(self) -> Tensor:
+        """Mass of every cell ``(n,)``: exact from the exact solvers, else the frequencies behind the certificate."""
+        if self._measures is None:
+            raise ConfigError("the cells are not measured yet; call fit() first")
+        return self._measures
+
+    @property
+    def transport_cost(self) -> float:
+        """Mean squared distance that the map carries, E|x - T(x)|^2; from the same samples as the measures."""
+        if self._cost is None:
+            raise ConfigError("the cost is not measured yet; call fit() first")
+        return self._cost
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything but a sampler's code, as tensors: the fitted map, and where its solver stands."""
+        state = {
+            "targets": self.targets,
+            "weights": self.weights,
+            "heights": self._heights,
+            "barycentres": self._barycentres,
+            "merged": torch.tensor(self.merged),
+        }
+        if self._measures is not None and self._cost is not None:
+            state |= {"cell_measures": self._measures, "transport_cost": torch.tensor(self._cost, dtype=torch.float64)}
+        if isinstance(self._solver, AveragedSGD):
+            state |= {f"solver.{key}": value for key, value in self._solver.state_dict().items()}
+        return {key: value.clone() for key, value in state.items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Takes over the map of another object with the same source, targets included."""
+        if state["targets"].shape[1] != self.source.dim:
+            raise DataError(f"a map of {state['targets'].shape[1]} dimensions for one of {self.source.dim}")
+        device = self.targets.device
+        state = {key: value.clone().to(device) for key, value in state.items()}
+        self.targets, self.weights, self.merged = state["targets"], state["weights"], int(state["merged"])
+        self._normalise()
+        self._heights, self._barycentres = state["heights"], state["barycentres"]
+        self._measures = state.get("cell_measures")
+        self._cost = float(state["transport_cost"]) if "transport_cost" in state else None
+        self._solver = None
+        if "solver.iterate" in state:
+            self._solver = self._averaged(self._heights)
+            self._solver.load_state_dict({k[7:]: v for k, v in state.items() if k.startswith("solver.")})
+
+    def _normalise(self) -> None:
+        """Targets of zero mean and unit scale: heights, steps and angles then mean the same for all data."""
+        # small cells need more digits than single precision has
+        dtype = torch.float64 if self.source.dim <= 2 else torch.float32
+        y, mass = self.targets.double(), self.weights.double()
+        self._centre = mass @ y
+        self._scale = float(((y - self._centre).square().sum(1) @ mass / y.shape[1]).sqrt())
+        self._unit = ((y - self._centre) / self._scale).to(dtype)
+
+    def _choose(self, solver: SolverName) -> tuple[str, Tensor | None]:
+        if solver not in SOLVERS:
+            raise ConfigError(unknown_name("solver", solver, SOLVERS))
+        direction = line_of(self._unit) if solver in ("auto", "quantile", "newton") else None
+        square = self.source.name == "uniform" and self.source.dim == 2
+        if solver == "auto":
+            return ("quantile" if direction is not None else "newton" if square else "sgd"), direction
+        if solver == "quantile" and direction is None:
+            raise ConfigError("solver='quantile' needs targets on one line; use 'auto'")
+        if solver == "newton" and (not square or direction is not None):
+            raise ConfigError(
+                "solver='newton' needs the uniform source on the square and targets off a line; use 'auto'"
+            )
+        return solver, direction
+
+    def _averaged(self, heights: Tensor) -> AveragedSGD:
+        return AveragedSGD(self._unit, self.weights, self.source, heights)
+
+    def _start(self, generator: torch.Generator | None) -> Tensor:
+        if len(self.targets) > TWO_LEVEL:
+            return two_level_heights(self._unit, self.weights.to(self._unit), self.source, generator)
+        return gaussian_heights(self._unit, self.weights, self.source, generator)
+
+    def _descend(
+        self, name: str, tol: float, begin: float, max_seconds: float, generator: torch.Generator | None
+    ) -> Certificate:
+        """Stochastic descent with a certificate on fresh samples whenever one may be due."""
+        n = len(self.targets)
+        kind = AveragedSGD if name == "sgd" else ClassicalAdam
+        if not isinstance(self._solver, kind):
+            start = self._heights if self._measures is not None else self._start(generator)
+            self._solver = (
+                self._averaged(start) if name == "sgd" else ClassicalAdam(self._unit, self.weights, self.source, start)
+            )
+        wanted = samples_needed(n, tol)
+        seen, clock = self._solver.seen, time.monotonic()
+        # no solver gets below sqrt(n / samples); the averaged one is a sixth above
+        check = max(1.35 * n / (0.9 * tol) ** 2, 1.2 * seen)
+        while True:
+            self._solver.advance(BURST * max(512, n // 4), generator)
+            self._heights = self._solver.heights.clone()
+            now = time.monotonic()
+            speed = (self._solver.seen - seen) / max(now - clock, 1e-9)
+            affordable = int(min(wanted, max(0.2 * max_seconds * speed, 1000)))
+            late = now + affordable / speed > begin + max_seconds
+            if not late and self._solver.seen < check:
+                continue
+            certificate = self._certify(affordable, generator, tol, begin)
+            if certificate.converged or late:
+                return certificate
+            clock, seen = time.monotonic(), self._solver.seen
+            check = seen * min(max((certificate.rms / (0.9 * tol)) ** 2, 1.15), 4.0)
+
+    def _certify(self, samples: int, generator: torch.Generator | None, tol: float, begin: float) -> Certificate:
+        measured = measure_cells(self._unit, self._heights, self.source, self._centre, self._scale, samples, generator)
+        weights, heights = self.weights.double(), self._heights.double()
+        frequency = measured.counts.double() / samples
+        squares = self.targets.double().square().sum(1)
+        # E|x|^2 + sum nu |y|^2 - 2 E(h), the energy being that of the targets as they were given
+        constant = float(weights @ squares) + 2 * self._scale * float(weights @ heights)
+        correlation = self._scale * (measured.potential - float(frequency @ heights)) + measured.centre_product
+        self._barycentres = measured.barycentres
+        self._measures = frequency
+        self._cost = measured.square + float(frequency @ squares) - 2 * correlation
+        return certify_counts(
+            measured.counts.cpu().numpy(),
+            weights.cpu().numpy(),
+            measured.paid + constant,
+            measured.paid_error,
+            tol,
+            time.monotonic() - begin,
+        )
+
+    def _certify_exact(self, masses: np.ndarray, moments: np.ndarray, tol: float, begin: float) -> Certificate:
+        weights, heights, y = (t.double().cpu().numpy() for t in (self.weights, self._heights, self.targets))
+        square = self.source.dim / 12 if self.source.name == "uniform" else float(self.source.dim)
+        unit = self._unit.double().cpu().numpy()
+        energy = float((moments * unit).sum() + (masses - weights) @ heights)
+        squares = (y**2).sum(1)
+        with np.errstate(invalid="ignore"):
+            centres = torch.from_numpy(moments / np.where(masses > 0, masses, np.nan)[:, None])
+        self._barycentres = centres.to(self._unit)
+        self._measures = torch.from_numpy(masses).to(self.targets.device)
+        self._cost = square + float(masses @ squares) - 2 * float((moments * y).sum())
+        # the sources with closed forms have mean zero: the centre taken off the targets costs nothing
+        dual = square + float(weights @ squares) - 2 * self._scale * energy
+        return certify_measures(masses, weights, dual, tol, time.monotonic() - begin)
+
+    def _source_points(self, x: Tensor) -> Tensor:
+        if x.ndim != 2 or x.shape[1] != self.source.dim:
+            raise DataError(f"points of shape {tuple(x.shape)}; the source has {self.source.dim} dimensions: (m, d)")
+        if not bool(x.isfinite().all()):
+            raise DataError("points to map must be finite")
+        return x.detach().to(self._unit)
+
+    def _extended(self, x: Tensor, theta: float) -> tuple[Tensor, Tensor]:
+        if not theta > 0:
+            raise ConfigError(f"theta={theta}; expected a positive angle in rad")
+        if not bool(self._barycentres.isfinite().any()):
+            raise ConfigError("the extended map needs the centres of the cells; call fit() first")
+        pair, t, accepted = extended_map(x, self._unit, self._heights, self._barycentres, theta)
+        first, second = self.targets[pair[:, 0]], self.targets[pair[:, 1]]
+        return first + t[:, None].to(first) * (second - first), accepted
+
+    def _explain_rejection(self, generator: torch.Generator | None, theta: float) -> None:
+        """Raises if it is the angle that rejects, and not the small number of samples."""
+        x = self.source.draw(1000, generator, self._unit)
+        if bool(self._extended(x, theta)[1].any()):
+            return
+        curve = ", ".join(
+            f"{angle:.2g}: {share:.1%}" for angle, share in acceptance_curve(x, self._unit, self._heights)
+        )
+        raise ConfigError(f"theta={theta} accepts no pair of cells; share accepted by angle: {curve}")
+
+
+def _checked(targets: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    if targets.ndim != 2 or targets.shape[1] == 0 or not targets.is_floating_point():
+        raise DataError(f"targets of shape {tuple(targets.shape)} and type {targets.dtype}; expected floats (n, d)")
+    if len(targets) < 2:
+        raise DataError(f"{len(targets)} target; a map needs at least 2")
+    if not bool(targets.isfinite().all()):
+        row = int((~targets.isfinite().all(1)).nonzero()[0])
+        raise DataError(f"target {row} is not finite: {targets[row].tolist()}")
+    targets = targets.detach()
+    if weights is None:
+        return targets, torch.full((len(targets),), 1 / len(targets), dtype=torch.float64, device=targets.device)
+    if tuple(weights.shape) != (len(targets),):
+        raise DataError(f"weights of shape {tuple(weights.shape)} for {len(targets)} targets")
+    mass = weights.detach().double().to(targets.device)
+    if not bool((mass > 0).all()):
+        row = int((~(mass > 0)).nonzero()[0])
+        raise DataError(f"weight {float(mass[row])} of target {row}; weights must be positive, leave other targets out")
+    if not abs(float(mass.sum()) - 1) < 1e-4:
+        raise DataError(f"weights sum to {float(mass.sum()):.6g}; expected 1, divide them by their sum")
+    # what single precision left of the sum
+    return targets, mass / mass.sum()
+
+
+def _merged(targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, int]:
+    """Different targets in the order of first appearance, their weights, and how many were merged."""
+    unique, index = torch.unique(targets, dim=0, return_inverse=True)
+    n = len(targets)
+    if len(unique) < 2:
+        raise DataError(f"all {n} targets are the same point; a map needs at least 2 different ones")
+    if len(unique) == n:
+        return targets.clone(), weights, 0
+    first = torch.full((len(unique),), n, device=index.device)
+    first = first.scatter_reduce(0, index, torch.arange(n, device=index.device), "amin")
+    order = first.argsort()
+    mass = weights.new_zeros(len(unique)).index_add(0, index, weights)
+    return targets[first[order]], mass[order], n - len(unique)
