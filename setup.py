@@ -15,7 +15,7 @@ from setuptools.command.build_ext import build_ext
 # Never -ffast-math or -Ofast: linked into a process, they flush its denormals and break NaN handling. Contraction is
 # off so that every instruction set rounds alike; a kernel that wants fused multiply-adds asks for them by name.
 COMMON = ["-std=c++17", "-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
-COMMON += ["-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi", "-Wno-maybe-uninitialized"]
+COMMON += ["-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi", "-Wno-maybe-uninitialized", "-Wno-uninitialized"]
 
 SETS = {"portable": []}
 if platform.machine() in ("x86_64", "AMD64"):
@@ -55,7 +55,7 @@ class BuildNative(build_ext):
 
 native = Extension(
     "sparsegen.kernels._native",
-    sources=["csrc/module.cpp", "csrc/parallel.cpp", *(f"csrc/isa_{name}.cpp" for name in SETS)],
+    sources=["csrc/module.cpp", "csrc/order.cpp", "csrc/parallel.cpp", *(f"csrc/isa_{name}.cpp" for name in SETS)],
     depends=[str(path) for pattern in ("*.hpp", "kernels/*.inl") for path in sorted(Path("csrc").glob(pattern))],
     include_dirs=["csrc"],
     define_macros=[(f"SPARSEGEN_HAS_{name.upper()}", "1") for name in SETS],

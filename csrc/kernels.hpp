@@ -50,13 +50,27 @@ using AssignPointsFn = index_t(const double* a, const index_t* a_offsets, const 
                                index_t events, index_t dim, const double* period, index_t power, index_t* partner,
                                double* totals, index_t threads);
 
+// Sparse convolution over a kernel map and the gradient of its weight; see kernels/convolve.inl.
+template <typename T>
+using ConvolveFn = void(const T* x, index_t cin, const T* weight, index_t taps, index_t cout, index_t tap_stride,
+                        index_t in_stride, index_t out_stride, const index_t* inputs, const index_t* outputs,
+                        const index_t* starts, index_t identity, index_t rows, T* out, index_t threads);
+template <typename T>
+using CorrelateFn = void(const T* x, index_t cin, const T* y, index_t cout, const index_t* inputs,
+                         const index_t* outputs, const index_t* starts, index_t taps, index_t identity, T* out,
+                         index_t threads);
+
 #define SPARSEGEN_KERNELS(KERNEL)         \
     KERNEL(nearest_f32, NearestFn<float>)  \
     KERNEL(nearest_f64, NearestFn<double>) \
     KERNEL(chamfer_f32, ChamferFn<float>)  \
     KERNEL(chamfer_f64, ChamferFn<double>) \
     KERNEL(assign_costs, AssignFn)         \
-    KERNEL(assign_points, AssignPointsFn)
+    KERNEL(assign_points, AssignPointsFn)        \
+    KERNEL(convolve_f32, ConvolveFn<float>)      \
+    KERNEL(convolve_f64, ConvolveFn<double>)     \
+    KERNEL(correlate_f32, CorrelateFn<float>)    \
+    KERNEL(correlate_f64, CorrelateFn<double>)
 
 struct Kernels {
 #define SPARSEGEN_FIELD(name, ...) __VA_ARGS__* name;

@@ -7,6 +7,7 @@
 
 #include "kernels/assignment.inl"
 #include "kernels/chamfer.inl"
+#include "kernels/convolve.inl"
 #include "kernels/nearest.inl"
 
 namespace sparsegen::SPARSEGEN_ISA {

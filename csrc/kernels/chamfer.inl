@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/distance.inl"
+#include "kernels/leaves.inl"
 
 namespace sparsegen::SPARSEGEN_ISA {
 
@@ -40,6 +41,37 @@ inline void cloud_minima(const M& metric, const T* points, index_t n, const T* t
     }
 }
 
+// Fills both matrices by pair(i, j, forward, backward) for all pairs, or for i < j if `symmetric`.
+template <typename Scratch, typename Pair>
+inline void all_pairs(index_t a_count, index_t b_count, bool symmetric, double* forward, double* backward, double cost,
+                      index_t threads, Pair pair) {
+    parallel_for(a_count * b_count, threads, cost, [&](index_t begin, index_t end) {
+        Scratch scratch;
+        for (index_t item = begin; item < end; ++item) {
+            const index_t i = item / b_count, j = item % b_count;
+            if (symmetric && j <= i) {
+                if (j == i) forward[item] = backward[item] = 0;
+                continue;
+            }
+            pair(i, j, scratch, forward + item, backward + item);
+            if (symmetric) {
+                forward[j * b_count + i] = backward[item];
+                backward[j * b_count + i] = forward[item];
+            }
+        }
+    });
+}
+
+// Scratch of one thread for comparing all points of two clouds.
+template <typename T>
+struct CloudScratch {
+    Buffer<T> row_best, column_best;
+};
+
+// From this many points a cloud on, in so many dimensions, looking for what can be skipped pays.
+constexpr index_t kLeafPoints = 256;
+constexpr index_t kLeafDim = 6;
+
 // forward[i, j]: mean over a_i of the distance to b_j; backward[i, j]: the other way. A cloud without points is at
 // distance 0 of every other, and at infinity seen from one that has points. `symmetric`: b is a, half is computed.
 template <typename T>
@@ -48,34 +80,36 @@ inline void chamfer_pairs(const T* a, const index_t* a_offsets, index_t a_count,
                           double* forward, double* backward, index_t threads) {
     const double points_a = static_cast<double>(a_offsets[a_count]), points_b = static_cast<double>(b_offsets[b_count]);
     const double cost = distance_cost<T>(points_a * points_b, dim);
-    index_t longest = 0;
-    for (index_t i = 0; i < a_count; ++i) {
-        const index_t n = a_offsets[i + 1] - a_offsets[i];
-        longest = n > longest ? n : longest;
-    }
-    Packed<T> packed(b, b_offsets, b_count, dim);
-    index_t widest = 0;
-    for (index_t j = 0; j < b_count; ++j) widest = packed.width(j) > widest ? packed.width(j) : widest;
+    const bool sparse = period == nullptr && dim <= kLeafDim && a_offsets[a_count] >= kLeafPoints * a_count &&
+                        b_offsets[b_count] >= kLeafPoints * b_count;
+    auto write = [&](const T* rows, index_t i, const T* columns, index_t j, double* there, double* back) {
+        *there = mean_distance(rows, a_offsets[i + 1] - a_offsets[i], squared != 0);
+        *back = mean_distance(columns, b_offsets[j + 1] - b_offsets[j], squared != 0);
+    };
     with_metric<T>(dim, period, [&](const auto& metric) {
-        parallel_for(a_count * b_count, threads, cost, [&](index_t begin, index_t end) {
-            Buffer<T> row_best(longest + 1), column_best(widest + 1);
-            for (index_t item = begin; item < end; ++item) {
-                const index_t i = item / b_count, j = item % b_count;
-                if (symmetric != 0 && j <= i) {
-                    if (j == i) forward[item] = backward[item] = 0;
-                    continue;
-                }
-                const index_t n = a_offsets[i + 1] - a_offsets[i], m = b_offsets[j + 1] - b_offsets[j];
-                cloud_minima(metric, a + a_offsets[i] * dim, n, packed.event(j), packed.width(j), row_best.data(),
-                             column_best.data());
-                forward[item] = mean_distance(row_best.data(), n, squared != 0);
-                backward[item] = mean_distance(column_best.data(), m, squared != 0);
-                if (symmetric != 0) {
-                    forward[j * b_count + i] = backward[item];
-                    backward[j * b_count + i] = forward[item];
-                }
-            }
-        });
+        using M = std::remove_cv_t<std::remove_reference_t<decltype(metric)>>;
+        if (sparse) {
+            Leaves<T> leaves_a(a, a_offsets, a_count, dim, threads), leaves_b(b, b_offsets, b_count, dim, threads);
+            Packed<T> packed(leaves_b.points(0), leaves_b.starts(), b_count, dim);
+            all_pairs<LeafScratch<T>>(
+                a_count, b_count, symmetric != 0, forward, backward, cost, threads,
+                [&](index_t i, index_t j, LeafScratch<T>& scratch, double* there, double* back) {
+                    LeafPair<T, M> pair(metric, leaves_a, i, leaves_b, j, packed.event(j), packed.width(j), scratch);
+                    pair.run();
+                    write(pair.row_best(), i, pair.column_best(), j, there, back);
+                });
+        } else {
+            Packed<T> packed(b, b_offsets, b_count, dim);
+            all_pairs<CloudScratch<T>>(
+                a_count, b_count, symmetric != 0, forward, backward, cost, threads,
+                [&](index_t i, index_t j, CloudScratch<T>& scratch, double* there, double* back) {
+                    const index_t n = a_offsets[i + 1] - a_offsets[i];
+                    T* rows = scratch.row_best.grow(n + 1);
+                    T* columns = scratch.column_best.grow(packed.width(j) + 1);
+                    cloud_minima(metric, a + a_offsets[i] * dim, n, packed.event(j), packed.width(j), rows, columns);
+                    write(rows, i, columns, j, there, back);
+                });
+        }
     });
 }
 

@@ -51,7 +51,7 @@ def test_instruction_sets_agree(level):
     found = pairwise_chamfer(a, a_offsets, b, b_offsets, engine="native")
     expected = pairwise_chamfer(a, a_offsets, b, b_offsets, engine="torch")
     for f, e in zip(found, expected, strict=True):
-        torch.testing.assert_close(f, e, rtol=1e-7, atol=0)
+        torch.testing.assert_close(f, e, rtol=3 * torch.finfo(torch.float32).eps, atol=0)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -89,3 +89,28 @@ def test_two_threads_give_what_one_gives():
     two = pairwise_chamfer(a, offsets)
     assert torch.equal(one[0], two[0])
     assert torch.equal(one[1], two[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dim", [1, 2, 3, 6])
+def test_skipping_far_leaves_changes_nothing(level, dtype, dim):
+    # Clusters far apart, a far outlier, repeated points, clouds of 0 and 1 points among the large ones.
+    counts = [900, 0, 1, 17, 1031]
+    a, offsets = clouds(counts, dim, 9, dtype)
+    b, _ = clouds(counts, dim, 10, dtype)
+    a[:400] += 20
+    b[100:300] = b[100]
+    b[5] = 1e4
+    found = pairwise_chamfer(a, offsets, b, offsets, engine="native")
+    expected = pairwise_chamfer(a, offsets, b, offsets, engine="torch")
+    for f, e in zip(found, expected, strict=True):
+        # One rounding an axis apart (fused multiply-adds), and the order of a sum in float64.
+        torch.testing.assert_close(f, e, rtol=max(dim * torch.finfo(dtype).eps, 1e-14), atol=0)
+
+
+@pytest.mark.parametrize("count", [40, 600])
+def test_nan_makes_the_distance_infinite_not_small(level, count):
+    a, offsets = clouds([count, count], 3, 11)
+    a[count // 2, 1] = math.nan
+    forward, _ = pairwise_chamfer(a, offsets, a.clone(), offsets, engine="native")
+    assert forward.isinf().tolist() == [[True, True], [False, False]]
