@@ -108,6 +108,7 @@ class Real:
         classes = config.classes or ()
         self.reference = data.open(evaluation.reference, view="image", shape=evaluation.lattice, classes=classes)
         self.train = data.open(config.name, view="image", shape=evaluation.lattice, classes=classes)
+        self.seen = min(config.events or len(self.train), len(self.train))
         self.points = data.open(evaluation.reference, view="points", classes=classes, check=False)
 
     @property
@@ -120,19 +121,38 @@ class Real:
         """Identity of the files."""
         return self.reference.fingerprint, self.train.fingerprint
 
+    def check(self) -> None:
+        """Raises what would stop an evaluation, before anything is trained.
+
+        Raises:
+            ConfigError: An unknown metric.
+            DataError: Too few training events to keep some apart for the floor.
+        """
+        metrics.applicable(self.evaluation.metrics, self.reference[:1], train=self.train)
+        if len(self.train) < self.n + 2:
+            raise DataError(
+                f"{self.train.name}: {len(self.train)} events leave none beside the {self.n} of the floor; "
+                "lower evaluation.events"
+            )
+
     def on_lattice(self, events: Events) -> tuple[Events, float]:
         """Events as cells of the lattice, and the share of hits that fall outside it."""
         dropped = int(self.reference.view.dropped(events).sum())
         return self.reference.view(events).coalesce(), dropped / max(1, len(events.coords))
 
-    def judge(self, events: Events, train: Events | FileSource | None = None) -> tuple[list[Result], float]:
-        """Metrics of generated events, and the share of their hits outside the lattice."""
+    def judge(self, events: Events, seen: int | None = None) -> tuple[list[Result], float]:
+        """Metrics of generated events, and the share of their hits outside the lattice.
+
+        Args:
+            events: The generated events.
+            seen: How many of the training events the generator has seen; those of the config by default.
+        """
         cells, dropped = self.on_lattice(events)
         results = metrics.evaluate(
             cells,
             self.reference[:],
             self.evaluation.metrics,
-            train=self.train if train is None else train,
+            train=self.train[: self.seen if seen is None else seen],
             protocol=_PROTOCOL,
             seed=self.evaluation.seed,
         )
@@ -140,13 +160,8 @@ class Real:
 
     def judge_itself(self) -> list[Result]:
         """The same metrics of training events that are kept apart, in the place of generated ones: the floor."""
-        if len(self.train) < self.n + 2:
-            raise DataError(
-                f"{self.train.name}: {len(self.train)} events leave none beside the {self.n} of the floor; "
-                "lower evaluation.events"
-            )
-        apart, rest = self.train[len(self.train) - self.n :], self.train[: len(self.train) - self.n]
-        return self.judge(apart, rest)[0]
+        rest = len(self.train) - self.n
+        return self.judge(self.train[rest:], min(self.seen, rest))[0]
 
 
 def evaluate_samples(

@@ -99,6 +99,7 @@ def _check(finished: Finished) -> None:
     for run in finished.study.runs:
         if run.data not in finished.real:
             finished.real[run.data] = Real(finished.study.evaluation, run.config.data)
+            finished.real[run.data].check()
         kind = json.dumps([run.config.to_dict()[section] for section in ("data", "model", "network")], sort_keys=True)
         if kind not in seen:
             seen.add(kind)

@@ -26,6 +26,11 @@ from sparsegen.training.checkpoint import replace_file
 __all__ = ["write_report"]
 
 
+_INTRODUCTION = """<p>Each generator learned from the same events, at the same budget, and is judged on the same
+lattice. <b>W1</b> is the earth mover's distance between generated and real events in one number per event, the mass of
+a jet or the cells it occupies: 0 is perfect, and finite samples of real events reach the <b>floor</b>.</p>"""
+
+
 def write_report(finished: Finished) -> Path:
     """Writes ``index.html``, ``results.csv`` and ``results.json`` into the study's folder.
 
@@ -123,7 +128,7 @@ def _html(finished: Finished) -> str:
     samples = pictures.load_samples(finished)
     lines = tables.caveats(finished)
     sections = [
-        Section("Comparison", _headline(finished) + _table(finished), ". ".join(lines) + "."),
+        Section("Comparison", _INTRODUCTION + _headline(finished) + _table(finished), ". ".join(lines) + "."),
         *pictures.sections(finished, samples),
         Section("How it was made", _provenance(finished)),
     ]

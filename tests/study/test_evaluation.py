@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from sparsegen.data import EventsSource
 from sparsegen.errors import ConfigError, DataError
 from sparsegen.events import Events
+from sparsegen.models import IndependentHits
+from sparsegen.nets import Schema
 from sparsegen.study.evaluation import Real, metrics_rows, training_time
 from sparsegen.study.planner import EvaluationConfig
-from sparsegen.study.runs import open_source
+from sparsegen.study.runs import draw, open_source
 from sparsegen.training import DataConfig
 
 
@@ -51,7 +54,35 @@ def test_the_floor_takes_training_events_that_are_kept_apart(toy_file: Path) -> 
     # Events that are not in what they are compared with: their nearest neighbours are as far as those of new events.
     assert 0.5 < results["memorisation"].value < 2
     with pytest.raises(DataError, match=r"leave none beside the 179 of the floor; lower evaluation\.events"):
-        real(toy_file, events=179).judge_itself()
+        real(toy_file, events=179).check()
+
+
+def test_an_unknown_metric_is_found_by_the_check(toy_file: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown metric 'w1mass': did you mean w1_mass"):
+        real(toy_file, metrics=["w1mass"]).check()
+
+
+def test_memorisation_is_judged_by_the_events_that_were_seen(toy_file: Path) -> None:
+    config = DataConfig(f"{toy_file}:train", events=60)
+    evaluation = {"reference": f"{toy_file}:test", "lattice": [8, 8], "metrics": "memorisation"}
+    side = Real(EvaluationConfig.from_dict(evaluation), config)
+    seen, unseen = (side.judge(side.train[part])[0][0].value for part in (slice(0, 60), slice(60, 120)))
+    assert seen == 0
+    assert unseen > 0.5
+
+
+def test_conditions_are_drawn_from_the_training_events(toy_events: Callable[..., Events]) -> None:
+    events = toy_events(30)
+    events = events.with_condition(events.counts[:, None].float(), ("hits",))
+    source = EventsSource(events)
+    model = IndependentHits(Schema.fit(events))
+    model.fit(lambda: [events], torch.Generator())
+    model.multiplicity.neighbours = 1
+    first, second = (Events.cat(list(draw(model, 25, batch=10, seed=4, source=source))) for _ in range(2))
+    assert first.condition is not None
+    assert torch.equal(first.condition[:, 0], first.counts.float())
+    assert torch.equal(first.coords, second.coords)
+    assert first.ids.tolist() == list(range(25))
 
 
 def test_lattice_defaults_to_the_image_of_the_reference(toy_file: Path) -> None:

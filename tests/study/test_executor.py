@@ -106,6 +106,7 @@ def test_mistakes_are_found_before_any_training(toy_study: dict[str, Any], tmp_p
         ({"data": {"name": "pythia-jet", "shape": [8, 8]}}, "pythia-jets", DataError),
         ({"model": {"name": "vae", "bta": 1.0}}, "beta", ConfigError),
         ({"network": {"name": "dense", "parametrs": 3000}}, "parameters", ConfigError),
+        ({"evaluation": toy_study["evaluation"] | {"metrics": "w1mass"}}, "w1_mass", ConfigError),
     ]
     for changes, message, kind in cases:
         with pytest.raises(kind, match=message):
