@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -12,6 +13,7 @@ from data_tools.digits import DIGITS
 from data_tools.inspect import INSPECT
 from data_tools.jets import JETS
 from data_tools.select import MERGE, SPLIT, SUBSET
+from data_tools.shapes import SHAPES
 from data_tools.showers import SHOWERS
 from data_tools.toys import TOYS
 from data_tools.verb import Verb
@@ -22,6 +24,7 @@ __all__ = ["VERBS", "main"]
 VERBS: dict[str, Verb] = {
     "jets": JETS,
     "showers": SHOWERS,
+    "shapes": SHAPES,
     "digits": DIGITS,
     "toys": TOYS,
     "inspect": INSPECT,
@@ -48,3 +51,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m data_tools
     except SparsegenError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # Whoever read our output, such as head, went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

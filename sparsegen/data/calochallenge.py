@@ -148,12 +148,18 @@ class CaloChallengeReader(VoxelReader, HDF5Reader):
         require(path, "showers", showers, (None, None), "f")
         self.rows = len(showers)
         require(path, "incident_energies", incident, (self.rows, 1), "f")
+        self._buffer: NDArray[Any] | None = None
         grid = cylinder_grid(_geometry(path, showers.shape[1]))
         self.set_grid(grid, (Column("energy", "MeV"),), showers.chunks[0] if showers.chunks else None)
 
     def values(self, start: int, stop: int) -> NDArray[Any]:
-        """Voxel energies ``(B, V)`` [MeV]."""
-        return self.array("showers", start, stop)
+        """Voxel energies ``(B, V)`` [MeV], overwritten by the next call."""
+        if self._buffer is None:
+            self._buffer = np.empty((self.block, len(self.table)), self.dataset("showers").dtype)
+        return self.array_into(self._buffer, "showers", start, stop)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_buffer": None}
 
     def condition_values(self, start: int, stop: int) -> NDArray[Any]:
         """Incident energies ``(B, 1)`` [MeV]."""

@@ -157,9 +157,9 @@ class RaggedWriter:
             self._file.create_dataset(
                 key,
                 shape=(0, *values.shape[1:]),
-                maxshape=(None, *values.shape[1:]),
+                maxshape=(None, *(n or None for n in values.shape[1:])),
                 dtype=values.dtype.newbyteorder("<"),
-                chunks=(rows, *values.shape[1:]),
+                chunks=(rows, *(n or 1 for n in values.shape[1:])),
                 compression="gzip",
                 compression_opts=6,
                 shuffle=True,

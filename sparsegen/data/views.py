@@ -53,7 +53,8 @@ class View:
     def _voxelize(self, events: Events) -> tuple[Events, Tensor]:
         assert self.grid is not None
         points = events.devoxelize("centre") if events.is_cells else events
-        return points.voxelize(self.grid, outside="drop")
+        # Points without features are counted
+        return points.voxelize(self.grid, reduce="sum" if events.columns else "count", outside="drop")
 
 
 def make_view(reader: Reader, name: str | None, shape: Sequence[int] | None, source: str) -> View:
@@ -84,4 +85,5 @@ def make_view(reader: Reader, name: str | None, shape: Sequence[int] | None, sou
             f"{source}: view {name!r} needs a lattice and the file has none; "
             "`sparsegen data voxelize` writes one with its range"
         )
-    return View(name, grid, reader.columns)
+    counted = name != "points" and not reader.columns
+    return View(name, grid, (Column("count"),) if counted else reader.columns)

@@ -49,6 +49,12 @@ class TestModelNet:
         assert (64 * source[:].coords.reshape(2, -1).sum(1)).tolist() == [66, 498]
         assert source.columns == ()
 
+    def test_points_without_features_are_counted_in_cells(self, path: Path) -> None:
+        cells = data.open(path, view="cells")
+        assert [column.name for column in cells.columns] == ["count"]
+        assert cells[:].columns == cells.columns
+        assert cells[:].total("count").tolist() == [4] * 5
+
     def test_normals_are_columns(self, path: Path) -> None:
         with h5py.File(path, "r+") as file:
             file["normal"] = np.tile(np.array([0, 0, 1], dtype=np.float32), (5, 4, 1))

@@ -15,6 +15,7 @@ import sparsegen.data as data
 from data_tools.check import examine
 from data_tools.cli import VERBS, main
 from data_tools.digits import place_digits
+from data_tools.shapes import SOLIDS
 from data_tools.toys import TOY_SETS, make_toy
 from sparsegen.data import RaggedReader, RaggedWriter
 from sparsegen.events import Events
@@ -335,6 +336,53 @@ class TestMakers:
         out = str(tmp_path / "a.h5")
         assert main(["digits", str(tmp_path / "digits-idx3-ubyte.gz"), out, "--points"]) == 0
         assert data.open(out)[:].coords.tolist() == [[0.375, 0.625]] * 3
+
+
+class TestShapes:
+    def test_solids_are_labelled_and_fill_the_unit_box(self, tmp_path: Path) -> None:
+        out = str(tmp_path / "a.h5")
+        assert main(["shapes", "solids", out, "--clouds", "6", "--points", "500"]) == 0
+        source = data.open(out)
+        assert source.classes == tuple(SOLIDS)
+        assert source.labels is not None
+        assert source.labels.bincount().tolist() == [6] * 5
+        coords = source[:].coords.reshape(30, 500, 3)
+        assert float(coords.abs().max()) == pytest.approx(1)
+        torch.testing.assert_close(coords.amax(1), -coords.amin(1), atol=1e-6, rtol=0)
+
+    def test_points_are_spread_by_area(self) -> None:
+        generator = np.random.default_rng(0)
+        size = np.full(20, 0.5)
+        box = SOLIDS["box"](size, 4000, generator)
+        # Half height 1/2: the two square faces have half of the area
+        assert float((np.abs(box[..., 2]) == 0.5).mean()) == pytest.approx(0.5, abs=0.01)
+        cylinder = SOLIDS["cylinder"](size, 4000, generator)
+        radius = np.hypot(cylinder[..., 0], cylinder[..., 1])
+        assert float((radius < 0.999).mean()) == pytest.approx(0.5, abs=0.01)
+        torus = SOLIDS["torus"](np.ones(20), 4000, generator)
+        outer = np.hypot(torus[..., 0], torus[..., 1]) > 1
+        # The share of the outer half is 1/2 + r / (pi R)
+        assert float(outer.mean()) == pytest.approx(0.5 + 0.5 / np.pi, abs=0.02)
+        cone = SOLIDS["cone"](size, 4000, generator)
+        assert float((cone[..., 2] == -0.5).mean()) == pytest.approx(1 / (1 + 2**0.5), abs=0.01)
+        ball = SOLIDS["ellipsoid"](np.ones(20), 4000, generator)
+        np.testing.assert_allclose(np.linalg.norm(ball, axis=-1), 1)
+        assert np.abs(ball.mean((0, 1))).max() < 0.01
+        # Half of the area of an oblate spheroid of axes 1, 1, c lies below |z| = h
+        oblate = np.abs(SOLIDS["ellipsoid"](size, 4000, generator)[..., 2]) / 0.5
+        heights = np.linspace(0, 1, 10_001)
+        area = np.cumsum(np.sqrt(0.25 + 0.75 * heights**2))
+        assert float(np.median(oblate)) == pytest.approx(heights[np.searchsorted(area, area[-1] / 2)], abs=0.01)
+
+    def test_folders_of_points_are_boxed_and_keep_their_classes(self, tmp_path: Path) -> None:
+        for name, shift in [("chair", 0.0), ("lamp", 5.0)]:
+            (tmp_path / "in" / name).mkdir(parents=True)
+            np.save(tmp_path / "in" / name / "a.npy", np.array([[0, 0, 0], [4, 2, 1]]) + shift)
+        out = str(tmp_path / "a.h5")
+        assert main(["shapes", str(tmp_path / "in"), out]) == 0
+        source = data.open(out)
+        assert source.classes == ("chair", "lamp")
+        assert source[:].coords.tolist() == [[-1, -0.5, -0.25], [1, 0.5, 0.25]] * 2
 
 
 def test_every_verb_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
