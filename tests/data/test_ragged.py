@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,6 +93,25 @@ def test_nothing_is_left_of_a_writer_that_fails(tmp_path: Path, make_points: Mak
     with pytest.raises(RuntimeError, match="stop"):
         fail()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_writer_leaves_no_file_under_the_name(tmp_path: Path, make_points: Make) -> None:
+    data.write(make_points(), tmp_path / "in.h5")
+    program = (
+        "import os, sys, sparsegen.data as data\n"
+        "events = data.open(sys.argv[1])[:]\n"
+        "with data.RaggedWriter(sys.argv[2]) as writer:\n"
+        "    writer.append(events)\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "in.h5"), str(tmp_path / "out.h5")]
+    root = str(Path(data.__file__).parents[2])
+    assert subprocess.run(command, env=os.environ | {"PYTHONPATH": root}, check=False).returncode == -9
+    assert not (tmp_path / "out.h5").exists()
+    with pytest.raises(DataError, match=r"out\.h5\.part: "):
+        data.open(tmp_path / "out.h5.part", "ragged")
+    data.write(make_points(), tmp_path / "out.h5")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.h5", "out.h5"]
 
 
 def test_an_existing_file_is_kept(tmp_path: Path, make_points: Make) -> None:

@@ -103,8 +103,14 @@ def test_a_source_travels_to_another_process(opened: FileSource) -> None:
     opened[:3]
     copy = pickle.loads(pickle.dumps(opened))
     assert _same(copy[5:9], opened[5:9])
-    with multiprocessing.get_context("fork").Pool(1) as pool:
-        assert _same(pool.apply(opened.__getitem__, (slice(5, 9),)), opened[5:9])
+
+
+def test_a_spawned_worker_reads_for_itself(jetnet_file: Callable[..., Path]) -> None:
+    opened = data.open(jetnet_file(50))
+    opened[:3]
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        read = pool.apply(opened.__getitem__, (slice(5, 9),))
+    assert _same(read, opened[5:9])
 
 
 def test_views_of_one_file_conserve_what_lies_inside() -> None:
