@@ -239,7 +239,7 @@ class Grid:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, ready for JSON; :meth:`from_dict` is its inverse."""
-        edges = [np.where(e.isnan(), None, e.numpy()).tolist() for e in self.edges]
+        edges = [np.where(np.isnan(e.numpy()), np.array(None), e.numpy()).tolist() for e in self.edges]
         valid = None if self.valid is None else self.valid.int().tolist()
         return {
             "edges": edges,

@@ -36,11 +36,9 @@ def assert_critic(net: nn.Module, make_events: MakeEvents) -> None:
     scores = net(events.with_features(features))
     (gradient,) = torch.autograd.grad(scores.sum(), features, create_graph=True)
     second = torch.autograd.grad(
-        gradient.square().sum(), [p for p in net.parameters() if p.requires_grad], allow_unused=True
+        gradient.square().sum(), [p for p in net.parameters() if p.requires_grad], materialize_grads=True
     )
-    assert any(g is not None and bool(g.abs().sum() > 0) for g in second), (
-        "a gradient penalty does not reach any parameter"
-    )
+    assert any(bool(g.abs().sum() > 0) for g in second), "a gradient penalty does not reach any parameter"
 
 
 def _assert_reads(net: nn.Module, make_events: MakeEvents, ndim: int) -> None:

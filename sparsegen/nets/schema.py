@@ -154,7 +154,7 @@ class Schema:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Schema:
         """A schema from :meth:`to_dict`'s plain types."""
-        fields = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in data.items()}
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in data.items()}
         fields["columns"] = tuple(Column(**c) for c in data["columns"])
         fields["features"] = tuple(FeatureScale(**f) for f in data["features"])
         fields["total"] = tuple((float(a), float(b)) for a, b in data["total"])

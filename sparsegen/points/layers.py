@@ -12,7 +12,7 @@ __all__ = ["EPiC", "TNet", "shared_first"]
 
 
 def shared_first(linear: nn.Linear, local: Tensor, shared: Tensor, batch: Tensor) -> Tensor:
-    """``linear([local, shared[batch]])`` without writing the concatenation: the shared part is multiplied once an event.
+    """``linear([local, shared[batch]])`` without the concatenation: the shared part is multiplied once an event.
 
     Args:
         linear: A layer over ``H + G`` inputs.

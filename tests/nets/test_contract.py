@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -47,7 +48,7 @@ def sample(case: str, cells: bool) -> Callable[[list[int]], Events]:
 
 
 def build(family: str, role: str, case: str, **options: object) -> torch.nn.Module:
-    grid, columns, k = CASES[case]
+    grid, _, k = CASES[case]
     torch.manual_seed(0)
     events = sample(case, cells=False)([5, 3, 6, 4, 5])
     return nets.build(family, role, schema=nets.Schema.fit(events, grid), latent=6, condition_dim=k, width=8, **options)
@@ -87,15 +88,17 @@ def test_the_sparse_trunk_equals_the_dense_one_where_every_cell_is_active() -> N
     options = {"grid": grid, "columns": ("energy",), "latent": 5, "width": 6.0}
     sparse = nets.build("sparse", "encoder", **options).double()  # type: ignore[arg-type]
     dense = nets.build("dense", "encoder", **options).double()  # type: ignore[arg-type]
-    a, b = sparse.trunk, dense.trunk
-    pairs = [*zip(a.mix, (m.conv for m in b.mix), strict=True), *zip(a.down, b.down, strict=True), (a.last, b.last.conv)]  # type: ignore[arg-type, union-attr]
+    a: Any = sparse.trunk
+    b: Any = dense.trunk
+    pairs = [*zip(a.mix, (m.conv for m in b.mix), strict=True), *zip(a.down, b.down, strict=True)]
+    pairs.append((a.last, b.last.conv))
     with torch.no_grad():
         for one, other in pairs:
             other.weight.copy_(one.dense_weight())
             other.bias.zero_()
-        b.narrow.conv.weight.copy_(a.narrow.weight[:, :, None, None])  # type: ignore[union-attr, index]
-        b.narrow.conv.bias.zero_()  # type: ignore[union-attr]
-    b.read.load_state_dict(a.read.state_dict())  # type: ignore[union-attr]
+        b.narrow.conv.weight.copy_(a.narrow.weight[:, :, None, None])
+        b.narrow.conv.bias.zero_()
+    b.read.load_state_dict(a.read.state_dict())
     events = Events.from_dense(torch.rand(3, 1, 8, 16, dtype=torch.float64) + 0.1, grid, ("energy",))
     torch.testing.assert_close(sparse(events), dense(events), rtol=1e-10, atol=1e-12)
 
