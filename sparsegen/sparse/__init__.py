@@ -21,6 +21,7 @@ from sparsegen.sparse.conv import (
     SubmanifoldConv,
 )
 from sparsegen.sparse.functional import concat, prune, union_add
+from sparsegen.sparse.native import NativeBackend
 from sparsegen.sparse.norm import BatchNorm, InstanceNorm, LayerNorm
 from sparsegen.sparse.pool import GlobalPool, MaxPool, MeanPool, SumPool, Switches, Unpool
 from sparsegen.sparse.spectral import operator_norm, spectral_norm, spectral_normalise
@@ -35,6 +36,7 @@ __all__ = [
     "LayerNorm",
     "MaxPool",
     "MeanPool",
+    "NativeBackend",
     "Sites",
     "SparseConv",
     "SparseConvTranspose",

@@ -91,8 +91,9 @@ class TorchBackend:
             out = x @ weight[kernel_map.identity]
         else:
             out = x.new_zeros(kernel_map.sizes[1], weight.shape[2])
+        inputs, outputs, taps = kernel_map.inputs, kernel_map.outputs, weight.unbind(0)
         for tap, rows in self._blocks(kernel_map):
-            out.index_add_(0, kernel_map.outputs[rows], x[kernel_map.inputs[rows]] @ weight[tap])
+            out.index_add_(0, outputs[rows], x.index_select(0, inputs[rows]) @ taps[tap])
         return out
 
     def correlate(self, x: Tensor, y: Tensor, kernel_map: KernelMap) -> Tensor:
@@ -100,8 +101,9 @@ class TorchBackend:
         out = x.new_zeros(len(kernel_map.counts), x.shape[1], y.shape[1])
         if kernel_map.identity is not None:
             out[kernel_map.identity] = x.t() @ y
+        inputs, outputs, taps = kernel_map.inputs, kernel_map.outputs, out.unbind(0)
         for tap, rows in self._blocks(kernel_map):
-            out[tap].addmm_(x[kernel_map.inputs[rows]].t(), y[kernel_map.outputs[rows]])
+            taps[tap].addmm_(x.index_select(0, inputs[rows]).t(), y.index_select(0, outputs[rows]))
         return out
 
     def _blocks(self, kernel_map: KernelMap) -> Iterator[tuple[int, slice]]:

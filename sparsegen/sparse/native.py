@@ -1,0 +1,79 @@
+"""The native back end: fused gather, product and sum on the CPU."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sparsegen.kernels.native import extension, threads
+from sparsegen.sparse.backends import BACKENDS, Capabilities
+from sparsegen.sparse.maps import KernelMap
+
+__all__ = ["NativeBackend"]
+
+_SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
+
+
+class NativeBackend:
+    """Implicit matrix products: a tile of outputs stays in cache while every tap adds to it.
+
+    Sums run over taps and channels in their order: results do not depend on the number of threads.
+    """
+
+    name = "native"
+    capabilities = Capabilities(
+        dimensions=(1, 2, 3, 4),
+        dtypes=(torch.float32, torch.float64),
+        devices=("cpu",),
+        double_backward=True,
+        deterministic=("cpu",),
+        periodic=True,
+    )
+
+    def convolve(self, x: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+        """See :class:`~sparsegen.sparse.backends.Backend`."""
+        kernel_map = kernel_map.ordered
+        x = x.contiguous()
+        taps, cin, cout = weight.shape
+        rows = kernel_map.sizes[1]
+        out = x.new_empty(rows, cout)
+        getattr(extension(), "convolve_" + _SUFFIX[x.dtype])(
+            x.data_ptr(),
+            cin,
+            weight.data_ptr(),
+            taps,
+            cout,
+            *weight.stride(),
+            kernel_map.inputs.data_ptr(),
+            kernel_map.outputs.data_ptr(),
+            kernel_map.starts.data_ptr(),
+            -1 if kernel_map.identity is None else kernel_map.identity,
+            rows,
+            out.data_ptr(),
+            threads(),
+        )
+        return out
+
+    def correlate(self, x: Tensor, y: Tensor, kernel_map: KernelMap) -> Tensor:
+        """See :class:`~sparsegen.sparse.backends.Backend`."""
+        x, y = x.contiguous(), y.contiguous()
+        taps, cin, cout = len(kernel_map.counts), x.shape[1], y.shape[1]
+        out = x.new_empty(taps, cin, cout)
+        getattr(extension(), "correlate_" + _SUFFIX[x.dtype])(
+            x.data_ptr(),
+            cin,
+            y.data_ptr(),
+            cout,
+            kernel_map.inputs.data_ptr(),
+            kernel_map.outputs.data_ptr(),
+            kernel_map.starts.data_ptr(),
+            taps,
+            -1 if kernel_map.identity is None else kernel_map.identity,
+            out.data_ptr(),
+            threads(),
+        )
+        return out
+
+
+if extension() is not None:
+    BACKENDS.register("native")(NativeBackend())
