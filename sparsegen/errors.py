@@ -9,7 +9,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["BackendError", "ConfigError", "DataError", "DivergedError", "MissingExtraError", "SparsegenError", "unknown_name"]
+__all__ = [
+    "BackendError",
+    "ConfigError",
+    "DataError",
+    "DivergedError",
+    "MissingExtraError",
+    "SparsegenError",
+    "unknown_name",
+]
 
 
 class SparsegenError(Exception):

@@ -1,6 +1,6 @@
 """Layers for ragged point sets: points flat, event after event, with the event of each row beside them."""
 
-from sparsegen.points.layers import TNet, EPiC, shared_first
+from sparsegen.points.layers import EPiC, TNet, shared_first
 from sparsegen.points.neighbours import EdgeConv, knn
 from sparsegen.points.pool import pool_max, pool_mean, pool_sum
 
