@@ -60,7 +60,19 @@ using CorrelateFn = void(const T* x, index_t cin, const T* y, index_t cout, cons
                          const index_t* outputs, const index_t* starts, index_t taps, index_t identity, T* out,
                          index_t threads);
 
+// Targets in the order that best_cells wants, returning its length (with null: the length alone), and the best score
+// <x, y> + h of every point, whose it is, and the second-best score; see kernels/potential.inl.
+template <typename T>
+using PackCellsFn = index_t(const T* targets, index_t n, index_t dim, T* packed);
+template <typename T>
+using BestCellsFn = void(const T* x, const T* packed, const T* heights, index_t m, index_t n, index_t dim,
+                         index_t* index, T* score, T* second, index_t threads);
+
 #define SPARSEGEN_KERNELS(KERNEL)         \
+    KERNEL(pack_cells_f32, PackCellsFn<float>)   \
+    KERNEL(pack_cells_f64, PackCellsFn<double>)  \
+    KERNEL(best_cells_f32, BestCellsFn<float>)   \
+    KERNEL(best_cells_f64, BestCellsFn<double>)  \
     KERNEL(nearest_f32, NearestFn<float>)  \
     KERNEL(nearest_f64, NearestFn<double>) \
     KERNEL(chamfer_f32, ChamferFn<float>)  \

@@ -9,6 +9,7 @@
 #include "kernels/chamfer.inl"
 #include "kernels/convolve.inl"
 #include "kernels/nearest.inl"
+#include "kernels/potential.inl"
 
 namespace sparsegen::SPARSEGEN_ISA {
 

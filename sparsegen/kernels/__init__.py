@@ -8,9 +8,12 @@ from sparsegen.kernels.assignment import Assignment, assign, assign_costs
 from sparsegen.kernels.native import instruction_set
 from sparsegen.kernels.nearest import Nearest, nearest, nearest_both
 from sparsegen.kernels.pairwise import pairwise_chamfer
+from sparsegen.kernels.potential import Best, CellSearch
 
 __all__ = [
     "Assignment",
+    "Best",
+    "CellSearch",
     "Nearest",
     "assign",
     "assign_costs",
