@@ -1,15 +1,13 @@
-r"""In which cell a point lies: :math:`\arg\max_i \langle x, y_i \rangle + h_i`, never with all scores in memory.
-
-On the CPU the product and the arg-max run in NumPy, whose vectorised arg-max is several times faster than torch's.
-"""
+r"""In which cells a point lies: :math:`\arg\max_i \langle x, y_i \rangle + h_i`, never with all scores in memory."""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["best_cells", "cell_of", "two_best"]
+from sparsegen.kernels import CellSearch
+
+__all__ = ["best_cells", "cell_of"]
 
 ROWS, COLUMNS = 512, 8192
 """A tile of scores: its product is large enough for the matrix unit and small enough for the cache."""
@@ -26,35 +24,8 @@ def cell_of(x: Tensor, targets: Tensor, heights: Tensor) -> tuple[Tensor, Tensor
     Returns:
         Index ``(m,)`` int64 and the Brenier potential ``(m,)``.
     """
-    if x.device.type != "cpu":
-        values, cells = best_cells(x, targets, heights, 1)
-        return cells[:, 0], values[:, 0]
-    left, right = _augmented(x, targets, heights)
-    m, n = len(left), right.shape[1]
-    index, value = np.zeros(m, np.int64), np.empty(m, left.dtype)
-    buffer = np.empty((min(ROWS, m), min(COLUMNS, n)), left.dtype)
-    for row in range(0, m, ROWS):
-        block = left[row : row + ROWS]
-        lines = np.arange(len(block))
-        for column in range(0, n, COLUMNS):
-            part = right[:, column : column + COLUMNS]
-            scores = buffer[: len(block), : part.shape[1]]
-            np.matmul(block, part, out=scores)
-            best = scores.argmax(1)
-            found = scores[lines, best]
-            if column == 0:
-                index[row : row + ROWS], value[row : row + ROWS] = best, found
-            else:
-                better = found > value[row : row + ROWS]
-                index[row : row + ROWS][better] = best[better] + column
-                value[row : row + ROWS][better] = found[better]
-    return torch.from_numpy(index), torch.from_numpy(value)
-
-
-def two_best(x: Tensor, targets: Tensor, heights: Tensor) -> Tensor:
-    """How far the second-best cell is behind the best ``(m,)``: the distance to the cell's wall, times |y_i - y_j|."""
-    value, _ = best_cells(x, targets, heights, 2)
-    return value[:, 0] - value[:, 1]
+    found = CellSearch(targets).best(x, heights)
+    return found.cells, found.scores
 
 
 def best_cells(x: Tensor, targets: Tensor, heights: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -86,11 +57,3 @@ def best_cells(x: Tensor, targets: Tensor, heights: Tensor, k: int) -> tuple[Ten
     if not values:
         return x.new_empty(0, k), torch.empty(0, k, dtype=torch.int64, device=x.device)
     return torch.cat(values), torch.cat(indices)
-
-
-def _augmented(x: Tensor, targets: Tensor, heights: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """``[x, 1]`` and ``[y, h]^T``: one product gives the scores."""
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    left = torch.cat([x.detach().to(dtype), x.new_ones(len(x), 1, dtype=dtype)], 1)
-    right = torch.cat([targets.detach().to(dtype), heights.detach().to(dtype)[:, None]], 1).T.contiguous()
-    return left.numpy(), right.numpy()

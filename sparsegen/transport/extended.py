@@ -28,14 +28,14 @@ def extended_map(
 ) -> tuple[Tensor, Tensor, Tensor]:
     r"""Which two codes a point lies between, and how far along.
 
-    The partner j of a point's own cell i is the best-scored other cell whose hyperplane makes a small angle with that
-    of i, :math:`\angle((y_i, -1), (y_j, -1)) < \theta`. With the gap :math:`g(x) = \langle x, y_i - y_j\rangle + h_i -
-    h_j` and the centre :math:`m_i` of cell i, the point maps to
+    With the gap :math:`g_{ij}(x) = \langle x, y_i - y_j\rangle + h_i - h_j` to another cell j and the centre
+    :math:`m_i` of a point's own cell i, the point maps to
 
-    .. math:: (1 - t)\, y_i + t\, y_j, \qquad t = \tfrac12 \max(0, 1 - g(x) / g(m_i)),
+    .. math:: (1 - t)\, y_i + t\, y_j, \qquad t = \tfrac12 \max(0, 1 - g_{ij}(x) / g_{ij}(m_i)),
 
-    the cell's own code at its centre and half-way at the wall, where both sides agree. A point without a partner keeps
-    its own code, so that the masses of the modes stay.
+    the cell's own code at its centre and half-way at the wall, where both sides agree. The partner j is the cell of
+    largest t among those whose hyperplanes make a small angle with that of i,
+    :math:`\angle((y_i, -1), (y_j, -1)) < \theta`. A point without one keeps its own code: modes keep their masses.
 
     Args:
         x: ``(m, d)``.
@@ -50,14 +50,16 @@ def extended_map(
     scores, cells = best_cells(x, targets, heights, min(CANDIDATES, len(targets)))
     own, others = cells[:, :1], cells[:, 1:]
     fits = _angles(targets, own, others) < theta
-    accepted = fits.any(1) & barycentres[own[:, 0]].isfinite().all(1)
-    choice = fits.to(torch.int8).argmax(1, keepdim=True)
-    partner = others.gather(1, choice)
-    gap = scores[:, 0] - scores[:, 1:].gather(1, choice)[:, 0]
-    i, j = own[:, 0], partner[:, 0]
-    depth = (barycentres[i] * (targets[i] - targets[j])).sum(1) + heights[i] - heights[j]
+    fits &= barycentres[own[:, 0]].isfinite().all(1, keepdim=True)
+    across = targets[own] - targets[others]
+    depth = (across @ barycentres[own[:, 0], :, None])[:, :, 0] + heights[own] - heights[others]
+    gap = scores[:, :1] - scores[:, 1:]
+    # a centre that samples placed outside its own cell says nothing about that wall
     t = 0.5 * (1 - gap / torch.where(depth > 0, depth, torch.inf)).clamp(0, 1)
-    t = torch.where(accepted & (depth > 0), t, 0.0)
+    t = torch.where(fits & (depth > 0), t, 0.0)
+    accepted = fits.any(1)
+    best, choice = torch.where(fits, t, -1.0).max(1, keepdim=True)
+    partner, t = others.gather(1, choice), best[:, 0].clamp_min(0)
     return torch.cat([own, partner], 1), t, accepted
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sparsegen.errors import ConfigError, DataError, unknown_name
 from sparsegen.transport.cells import cell_of
-from sparsegen.transport.certificate import Certificate, certify_counts, certify_measures, samples_needed
+from sparsegen.transport.certificate import AIM, Certificate, certify_counts, certify_measures, samples_needed
 from sparsegen.transport.extended import acceptance_curve, extended_map
 from sparsegen.transport.newton2d import newton_heights
 from sparsegen.transport.quantile import is_exact, line_cells, line_of, quantile_heights
@@ -110,7 +110,7 @@ class SemiDiscreteOT:
         if not (tol > 0 and max_seconds > 0):
             raise ConfigError(f"tol={tol}, max_seconds={max_seconds}; both must be positive")
         begin = time.monotonic()
-        name, direction = self._choose(solver)
+        name, direction = self._choose(solver), self._line
         if name == "quantile":
             assert direction is not None
             budget = 4 * samples_needed(len(self.targets), tol) + int(4 * len(self.targets) / tol**2)
@@ -222,27 +222,28 @@ class SemiDiscreteOT:
 
     def _normalise(self) -> None:
         """Targets of zero mean and unit scale: heights, steps and angles then mean the same for all data."""
-        # small cells need more digits than single precision has
-        dtype = torch.float64 if self.source.dim <= 2 else torch.float32
+        self._line = line_of(self.targets)
+        # the exact solvers, and small cells in the plane, need more digits than single precision has
+        dtype = torch.float64 if self.source.dim <= 2 or self._line is not None else torch.float32
         y, mass = self.targets.double(), self.weights.double()
         self._centre = mass @ y
         self._scale = float(((y - self._centre).square().sum(1) @ mass / y.shape[1]).sqrt())
         self._unit = ((y - self._centre) / self._scale).to(dtype)
 
-    def _choose(self, solver: SolverName) -> tuple[str, Tensor | None]:
+    def _choose(self, solver: SolverName) -> SolverName:
         if solver not in SOLVERS:
             raise ConfigError(unknown_name("solver", solver, SOLVERS))
-        direction = line_of(self._unit) if solver in ("auto", "quantile", "newton") else None
+        on_line = self._line is not None
         square = self.source.name == "uniform" and self.source.dim == 2
         if solver == "auto":
-            return ("quantile" if direction is not None else "newton" if square else "sgd"), direction
-        if solver == "quantile" and direction is None:
+            return "quantile" if on_line else "newton" if square else "sgd"
+        if solver == "quantile" and not on_line:
             raise ConfigError("solver='quantile' needs targets on one line; use 'auto'")
-        if solver == "newton" and (not square or direction is not None):
+        if solver == "newton" and (not square or on_line):
             raise ConfigError(
                 "solver='newton' needs the uniform source on the square and targets off a line; use 'auto'"
             )
-        return solver, direction
+        return solver
 
     def _averaged(self, heights: Tensor) -> AveragedSGD:
         return AveragedSGD(self._unit, self.weights, self.source, heights)
@@ -266,7 +267,7 @@ class SemiDiscreteOT:
         wanted = samples_needed(n, tol)
         seen, clock = self._solver.seen, time.monotonic()
         # no solver gets below sqrt(n / samples); the averaged one is a sixth above
-        check = max(1.35 * n / (0.9 * tol) ** 2, 1.2 * seen)
+        check = max(1.35 * n / (AIM * tol) ** 2, 1.2 * seen)
         while True:
             self._solver.advance(BURST * max(512, n // 4), generator)
             self._heights = self._solver.heights.clone()
@@ -280,7 +281,7 @@ class SemiDiscreteOT:
             if certificate.converged or late:
                 return certificate
             clock, seen = time.monotonic(), self._solver.seen
-            check = seen * min(max((certificate.rms / (0.9 * tol)) ** 2, 1.15), 4.0)
+            check = seen * min(max((certificate.rms / (AIM * tol)) ** 2, 1.15), 4.0)
 
     def _certify(self, samples: int, generator: torch.Generator | None, tol: float, begin: float) -> Certificate:
         measured = measure_cells(self._unit, self._heights, self.source, self._centre, self._scale, samples, generator)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsegen.transport.cells import cell_of, two_best
+from sparsegen.kernels import CellSearch
 from sparsegen.transport.source import Source
 
 __all__ = ["AveragedSGD", "ClassicalAdam", "gaussian_heights", "matrix_power"]
@@ -39,6 +39,7 @@ class AveragedSGD:
 
     def __init__(self, targets: Tensor, weights: Tensor, source: Source, heights: Tensor, seen: int = 0) -> None:
         self.targets, self.weights, self.source = targets, weights, source
+        self._search = CellSearch(targets)
         self.iterate = heights.clone()
         self.average = heights.clone()
         self.seen = seen
@@ -71,7 +72,7 @@ class AveragedSGD:
             x = self.source.draw(self.batch, generator, self.targets)
             if self._steps >= self._measure_again:
                 self._measure_density(x)
-            cells, _ = cell_of(x, self.targets, self.iterate)
+            cells = self._search.best(x, self.iterate).cells
             excess = torch.bincount(cells, minlength=n) / self.batch - self.weights
             step = 0.5 * n / self._density * (1 + self.seen / (4 * n)) ** -0.6
             self.iterate -= step * excess.to(self.iterate)
@@ -81,7 +82,8 @@ class AveragedSGD:
 
     def _measure_density(self, x: Tensor) -> None:
         """Density of the gap at zero, from the closest fifth of the samples; again after as many steps as so far."""
-        gaps = two_best(x, self.targets, self.iterate)
+        found = self._search.best(x, self.iterate, second=True)
+        gaps = found.scores - found.seconds
         near = float(gaps.kthvalue(max(1, len(gaps) // 5)).values)
         self._density = 0.2 / max(near, 1e-12)
         self._measure_again = max(8, 2 * self._steps)
@@ -105,6 +107,7 @@ class ClassicalAdam:
 
     def __init__(self, targets: Tensor, weights: Tensor, source: Source, heights: Tensor, rate: float = 0.05) -> None:
         self.targets, self.weights, self.source = targets, weights, source
+        self._search = CellSearch(targets)
         self.heights = heights.clone()
         self.rate = rate
         self.seen = 0
@@ -118,7 +121,7 @@ class ClassicalAdam:
         while self.seen < stop:
             counts = torch.zeros(len(self.targets), dtype=torch.int64, device=self.targets.device)
             for _ in range(self._samples // self.SIZE):
-                cells, _ = cell_of(self.source.draw(self.SIZE, generator, self.targets), self.targets, self.heights)
+                cells = self._search.best(self.source.draw(self.SIZE, generator, self.targets), self.heights).cells
                 counts += torch.bincount(cells, minlength=len(counts))
             self.seen += self._samples
             excess = (counts / self._samples - self.weights).to(self.heights)
