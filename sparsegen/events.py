@@ -128,12 +128,14 @@ class Events:
             raise DataError(f"Events: features are {self.features.dtype}; expected a floating type")
         if self.offsets.ndim != 1 or self.offsets.dtype != torch.int64 or batch < 0:
             raise DataError(
-                f"Events: offsets of shape {tuple(self.offsets.shape)} and type {self.offsets.dtype}; expected (B + 1,) int64"
+                f"Events: offsets of shape {tuple(self.offsets.shape)} and type {self.offsets.dtype}; "
+                "expected (B + 1,) int64"
             )
         rises = int(self.offsets[0]) == 0 and int(self.offsets[-1]) == n and not bool((self.offsets.diff() < 0).any())
         if not rises:
             raise DataError(
-                f"Events: offsets must rise from 0 to the {n} hits; they run from {int(self.offsets[0])} to {int(self.offsets[-1])}"
+                f"Events: offsets must rise from 0 to the {n} hits; they run from {int(self.offsets[0])} "
+                f"to {int(self.offsets[-1])}"
             )
         if self.ids.shape != (batch,):
             raise DataError(f"Events: ids of shape {tuple(self.ids.shape)} for {batch} events")
@@ -142,7 +144,8 @@ class Events:
                 raise DataError(f"Events: conditions {self.conditions} are named but no condition is given")
         elif self.condition.shape != (batch, len(self.conditions)):
             raise DataError(
-                f"Events: condition of shape {tuple(self.condition.shape)} for {batch} events and the names {self.conditions}"
+                f"Events: condition of shape {tuple(self.condition.shape)} for {batch} events "
+                f"and the names {self.conditions}"
             )
         if self.grid is not None and self.grid.dim != len(self.axes):
             raise DataError(f"Events: a grid of {self.grid.dim} axes for the axes {self.axes}")
@@ -157,7 +160,8 @@ class Events:
         if bool(outside.any()):
             hit = int(outside.nonzero()[0, 0])
             raise DataError(
-                f"Events: cell {tuple(self.coords[hit].tolist())} of hit {hit} lies outside the grid's {self.grid.shape}"
+                f"Events: cell {tuple(self.coords[hit].tolist())} of hit {hit} "
+                f"lies outside the grid's {self.grid.shape}"
             )
         invalid = ~self.grid.is_valid(self.coords)
         if bool(invalid.any()):
@@ -229,7 +233,8 @@ class Events:
         what = "cells" if self.is_cells else "points"
         condition = f", condition {' '.join(self.conditions)}" if self.conditions else ""
         names = " ".join(c.name for c in self.columns)
-        return f"Events({len(self)} events, {len(self.coords)} {what}, axes {' '.join(self.axes)}, columns {names}{condition})"
+        size = f"{len(self)} events, {len(self.coords)} {what}"
+        return f"Events({size}, axes {' '.join(self.axes)}, columns {names}{condition})"
 
     # Taking apart and putting together
 
@@ -378,8 +383,8 @@ class Events:
 
         Args:
             grid: The lattice.
-            reduce: ``"sum"``: additive columns add up, others average. ``"mean"``: all columns average. ``"count"``: the
-                one column of the result is the number of hits.
+            reduce: ``"sum"``: additive columns add up, others average. ``"mean"``: all columns average. ``"count"``:
+                the one column of the result is the number of hits.
             outside: What to do with hits outside the grid or in invalid cells: ``"error"``; ``"drop"`` leaves them out;
                 ``"clip"`` moves them to the nearest cell of the lattice, and drops them where that cell is invalid.
 
@@ -493,7 +498,8 @@ class Events:
         columns = tuple(Column(c) if isinstance(c, str) else c for c in columns)
         if tuple(x.shape[1:]) != (len(columns), *grid.shape):
             raise DataError(
-                f"Events.from_dense: images of shape {tuple(x.shape)} for (B, {len(columns)}, {', '.join(map(str, grid.shape))})"
+                f"Events.from_dense: images of shape {tuple(x.shape)}; "
+                f"expected (B, {len(columns)}, {', '.join(map(str, grid.shape))})"
             )
         flat = x.movedim(1, -1).reshape(-1, len(columns))
         active = (~(flat.detach().abs() <= threshold)).any(1).nonzero()[:, 0]
@@ -502,7 +508,8 @@ class Events:
         if grid.valid is not None and not bool(grid.is_valid(cells).all()):
             bad = int((~grid.is_valid(cells)).nonzero()[0, 0])
             raise DataError(
-                f"Events.from_dense: event {int(event[bad])} is active in {tuple(cells[bad].tolist())}, not a valid cell of the grid"
+                f"Events.from_dense: event {int(event[bad])} is active in {tuple(cells[bad].tolist())}, "
+                "not a valid cell of the grid"
             )
         counts = torch.zeros(len(x), dtype=torch.int64, device=x.device).index_add(0, event, torch.ones_like(event))
         return cls._trusted(

@@ -45,7 +45,8 @@ class Grid:
 
     Args:
         edges: One rising 1-d array of ``n + 1`` edges an axis. An axis after the first may instead have
-            ``(shape[0], n + 1)`` edges, one row a layer of the first axis, padded with NaN where a layer has fewer bins.
+            ``(shape[0], n + 1)`` edges, one row a layer of the first axis, padded with NaN where a layer has fewer
+            bins.
         valid: Which cells exist, a boolean array of the grid's shape; all of them by default. Cells that the NaN
             padding leaves without edges never exist.
         periodic: Axes that wrap, as names, indices or one boolean an axis.

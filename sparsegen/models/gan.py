@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -22,8 +23,8 @@ _PENALTIES = ("none", "gp", "r1")
 class GAN(DecodingModel):
     r"""A generator and a critic that play against each other.
 
-    The number of hits is never left to the game: it is drawn from the data (:class:`EmpiricalMultiplicity`) and given to
-    the generator, whichever its family.
+    The number of hits is never left to the game: it is drawn from the data (:class:`EmpiricalMultiplicity`) and given
+    to the generator, whichever its family.
 
     References:
         Generative Adversarial Nets (Goodfellow et al., 2014), https://arxiv.org/abs/1406.2661;
@@ -41,7 +42,7 @@ class GAN(DecodingModel):
         n_critic: Steps of the critic for one of the generator, each on a batch of its own.
     """
 
-    roles = {"decoder": Role("decoder"), "critic": Role("critic")}
+    roles: ClassVar[Mapping[str, Role]] = {"decoder": Role("decoder"), "critic": Role("critic")}
     betas = (0.0, 0.9)
     draws_counts = True
 

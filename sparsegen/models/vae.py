@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -33,7 +36,7 @@ class VAE(LatentModel):
         beta: Weight of the divergence.
     """
 
-    roles = {"encoder": Role("encoder", 2), "decoder": Role("decoder")}
+    roles: ClassVar[Mapping[str, Role]] = {"encoder": Role("encoder", 2), "decoder": Role("decoder")}
 
     def __init__(self, encoder: Encoder, decoder: Decoder, *, beta: float = 1.0) -> None:
         super().__init__(encoder, decoder)

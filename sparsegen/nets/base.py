@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -68,7 +69,7 @@ class MLP(nn.Sequential):
 
     def __init__(self, sizes: Sequence[int], last: bool = False) -> None:
         layers: list[nn.Module] = []
-        for i, (a, b) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        for i, (a, b) in enumerate(itertools.pairwise(sizes)):
             layers.append(nn.Linear(a, b))
             if last or i < len(sizes) - 2:
                 layers.append(nn.LeakyReLU(0.1))
@@ -208,7 +209,7 @@ class Decoder(_Network):
         raise NotImplementedError
 
     def reconstruction(self, decoded: Decoded, target: Events) -> dict[str, Tensor]:
-        """Terms of the default reconstruction loss ``(B,)`` each, in nats per typical hit where they are likelihoods."""
+        """Terms of the default reconstruction loss ``(B,)`` each; likelihoods in nats per typical hit."""
         raise NotImplementedError
 
     def _events(

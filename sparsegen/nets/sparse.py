@@ -84,7 +84,7 @@ class SparseEncoder(Encoder):
     """Submanifold convolutions and exact halvings of the active cells, then two linear layers.
 
     References:
-        3D Semantic Segmentation with Submanifold Sparse Convolutional Networks (Graham, Engelcke, van der Maaten, 2018),
+        3D Semantic Segmentation with Submanifold Sparse Convolutional Networks (Graham et al., 2018),
         https://arxiv.org/abs/1711.10275
 
     Args:
@@ -165,7 +165,7 @@ class SparseDecoder(Decoder):
         target: Events | None = None,
         generator: torch.Generator | None = None,
     ) -> Decoded:
-        """See :class:`sparsegen.nets.base.Decoder`; with ``target`` the cells kept at each level are the target's own."""
+        """See :class:`sparsegen.nets.base.Decoder`; with ``target`` each level keeps the target's own cells."""
         size, depth, c = len(z), self.pyramid.depth, len(self.schema.columns)
         z = torch.cat([z, self._condition(condition, size).to(z.dtype)], 1)
         keys = self._target_keys(target) if target is not None else [None] * (depth + 1)
