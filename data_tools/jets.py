@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,28 +11,29 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import track
 
+from data_tools.chunks import Chunk, finish_chunks, load_chunks
+from data_tools.jet_images import ImageSettings, make_images
 from data_tools.pythia import KINDS, JetSettings, chunk_seed, make_chunk
 from data_tools.select import stratified_split
 from data_tools.verb import Verb
-from sparsegen.data.files import sync
+from sparsegen.data.files import whole_file
 from sparsegen.data.jetnet import jet_grid
 from sparsegen.data.ragged import RaggedWriter
 from sparsegen.errors import ConfigError, DataError
 from sparsegen.events import Column, Events
 
-__all__ = ["JETS", "SPLITS", "make_jets"]
+__all__ = ["JETS", "SPLITS", "make_jet_images", "make_jets"]
 
 SPLITS = {"train": 0.70, "valid": 0.15, "test": 0.15}
 _CHUNK = 1000
+_IMAGE_CHUNK = 100
 _COORDINATE_STEP = 2.0**-16
 _MANTISSA_BITS = 15
-
-_Task = tuple[Path, JetSettings, str, int, int]
 
 
 def make_jets(
@@ -71,58 +71,31 @@ def make_jets(
     if jets < 1:
         raise ConfigError(f"{jets} jets of each kind asked for; expected at least 1")
     folder = path.with_name(path.name + ".chunks")
-    _claim(folder, {"kinds": list(kinds), "jets": jets, "seed": seed, "settings": asdict(settings)})
-
-    tasks: list[_Task] = []
-    for kind in kinds:
-        for chunk, start in enumerate(range(0, jets, _CHUNK)):
-            part = folder / f"{kind}-{chunk:05d}.npz"
-            if not part.exists():
-                tasks.append((part, settings, kind, min(_CHUNK, jets - start), chunk_seed(seed, kind, chunk)))
-    if processes > 1:
-        # Pythia keeps global state: each worker is a fresh interpreter
-        with multiprocessing.get_context("spawn").Pool(processes) as pool:
-            for _ in track(pool.imap_unordered(_save_chunk, tasks), "jets, in thousands", total=len(tasks)):
-                pass
-    else:
-        for task in track(tasks, "jets, in thousands"):
-            _save_chunk(task)
-
-    _assemble(path, folder, kinds, jets, seed, settings, overwrite)
+    call = {"kinds": list(kinds), "jets": jets, "seed": seed, "settings": asdict(settings)}
+    chunks = [
+        Chunk(
+            f"{kind}-{chunk:05d}",
+            make_chunk,
+            (settings, kind, min(_CHUNK, jets - start), chunk_seed(seed, kind, chunk)),
+        )
+        for kind in kinds
+        for chunk, start in enumerate(range(0, jets, _CHUNK))
+    ]
+    finish_chunks(folder, call, chunks, processes, "jets, in thousands")
+    _assemble(path, load_chunks(folder, chunks), kinds, jets, seed, settings, overwrite)
     shutil.rmtree(folder)
 
 
-def _claim(folder: Path, call: dict[str, Any]) -> None:
-    """Make the folder for this call's chunks, or find that it is this call's own."""
-    text = json.dumps(call, sort_keys=True)
-    note = folder / "call.json"
-    if not note.exists():
-        folder.mkdir(exist_ok=True)
-        note.write_text(text)
-    elif json.loads(note.read_text()) != json.loads(text):
-        raise ConfigError(f"{folder}: holds the chunks of another call ({note.read_text()}); finish that or remove it")
-
-
-def _save_chunk(task: _Task) -> None:
-    path, settings, kind, jets, seed = task
-    chunk = make_chunk(settings, kind, jets, seed)
-    temporary = path.with_suffix(".tmp.npz")
-    np.savez(temporary, **chunk)  # type: ignore[arg-type]
-    sync(temporary)
-    temporary.replace(path)
-
-
 def _assemble(
-    path: Path, folder: Path, kinds: Sequence[str], jets: int, seed: int, settings: JetSettings, overwrite: bool
+    path: Path,
+    made: dict[str, NDArray[Any]],
+    kinds: Sequence[str],
+    jets: int,
+    seed: int,
+    settings: JetSettings,
+    overwrite: bool,
 ) -> None:
-    chunks: list[dict[str, NDArray[Any]]] = []
-    for kind in kinds:
-        for part in sorted(folder.glob(f"{kind}-?????.npz")):
-            with np.load(part) as stored:
-                chunks.append({name: stored[name] for name in stored.files})
-    counts, particles, features = (
-        np.concatenate([chunk[name] for chunk in chunks]) for name in ("counts", "particles", "jets")
-    )
+    counts, particles, features = made["counts"], made["particles"], made["jets"]
     labels = np.repeat(np.arange(len(kinds)), jets)
     split = stratified_split(labels, SPLITS, seed)
 
@@ -135,7 +108,13 @@ def _assemble(
         axes=("etarel", "phirel"),
         columns=(Column("ptrel"),),
         condition=torch.from_numpy(condition.astype(np.float32)),
-        conditions=("jet_pt", "jet_eta", "jet_mass", "type"),
+        conditions=(
+            "jet_pt",
+            "jet_eta",
+            "jet_mass",
+            *(("tau_1", "tau_2", "tau_3") if settings.subjettiness else ()),
+            "type",
+        ),
         grid=jet_grid(radius=settings.radius),
     )
     # Splits lie one after the other, kinds mixed inside each: a split is one run of rows
@@ -180,9 +159,57 @@ def _provenance(kinds: Sequence[str], jets: int, seed: int, settings: JetSetting
     }
 
 
+def make_jet_images(
+    path: str | Path, jets: int = 4000, seed: int = 1, processes: int = 1, overwrite: bool = False
+) -> None:
+    """Make a file of jet images in the LAGAN layout, half of them W and half QCD, resumable as :func:`make_jets`.
+
+    Args:
+        path: The file to make.
+        jets: How many of each kind.
+        seed: Decides everything random.
+        processes: How many Pythias run at once.
+        overwrite: Whether an existing file may be replaced.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise DataError(f"{path}: exists already; choose another name or remove it")
+    settings = ImageSettings()
+    folder = path.with_name(path.name + ".chunks")
+    chunks = [
+        Chunk(
+            f"{kind}-{chunk:05d}",
+            make_images,
+            (settings, kind, min(_IMAGE_CHUNK, jets - start), chunk_seed(seed, kind, chunk)),
+        )
+        for kind in ("w", "qcd")
+        for chunk, start in enumerate(range(0, jets, _IMAGE_CHUNK))
+    ]
+    call = {"preset": "lagan", "jets": jets, "seed": seed, "settings": asdict(settings)}
+    finish_chunks(folder, call, chunks, processes, "images, in hundreds")
+    made = load_chunks(folder, chunks)
+    signal = np.repeat([1.0, 0.0], jets)
+    order = np.random.default_rng(seed).permutation(2 * jets)
+    with whole_file(path, overwrite) as part, h5py.File(part, "w") as file:
+        file.create_dataset("signal", data=signal[order])
+        for name, values in made.items():
+            file.create_dataset(name, data=values[order].astype(np.float32), compression="gzip", fletcher32=True)
+        lines = {kind: list(settings.pythia_lines(kind, 0)[:-1]) for kind in ("w", "qcd")}
+        made_by = {"program": "python -m data_tools jets --preset lagan", "seed": seed, "pythia": lines}
+        file.attrs["provenance"] = json.dumps(made_by | {"settings": asdict(settings)})
+    shutil.rmtree(folder)
+
+
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     defaults = JetSettings()
     parser.add_argument("output", type=Path, help="the file to make")
+    parser.add_argument(
+        "--preset",
+        choices=("jetnet", "lagan"),
+        default="jetnet",
+        help="jetnet: particles of 1 TeV jets (%(default)s); lagan: images of 250 GeV jets, W and QCD, where only "
+        "--jets, --seed and --processes count",
+    )
     parser.add_argument("--kinds", nargs="+", choices=sorted(KINDS), default=["gluon", "quark", "top"])
     parser.add_argument("--jets", type=int, default=4000, help="jets of each kind (%(default)s)")
     parser.add_argument("--seed", type=int, default=1)
@@ -193,10 +220,14 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--particle-pt", type=float, default=defaults.particle_pt, help="GeV (%(default)s)")
     parser.add_argument("--max-constituents", type=int, default=defaults.max_constituents)
     parser.add_argument("--pythia", action="append", default=[], metavar="KEY=VALUE", help="a further Pythia setting")
+    parser.add_argument("--nsubjettiness", action="store_true", help="also tau_1, tau_2 and tau_3 of each jet")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.preset == "lagan":
+        make_jet_images(options.output, options.jets, options.seed, options.processes, options.overwrite)
+        return 0
     settings = JetSettings(
         pt_hat=tuple(options.pt_hat),
         jet_pt=tuple(options.jet_pt),
@@ -204,6 +235,7 @@ def _run(options: argparse.Namespace) -> int:
         particle_pt=options.particle_pt,
         max_constituents=options.max_constituents,
         extra=tuple(options.pythia),
+        subjettiness=options.nsubjettiness,
     )
     make_jets(options.output, options.kinds, options.jets, options.seed, settings, options.processes, options.overwrite)
     return 0

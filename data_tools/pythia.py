@@ -8,6 +8,7 @@ References:
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,16 @@ from numpy.typing import NDArray
 
 from sparsegen.errors import ConfigError, MissingExtraError, unknown_name
 
-__all__ = ["KINDS", "JetSettings", "chunk_seed", "make_chunk"]
+__all__ = [
+    "KINDS",
+    "JetSettings",
+    "chunk_seed",
+    "load_libraries",
+    "make_chunk",
+    "n_subjettiness",
+    "start_pythia",
+    "visible_momenta",
+]
 
 _HADRONIC_W = ("24:onMode=off", "24:onIfAny=1 2 3 4 5")
 _HADRONIC_Z = ("23:onMode=off", "23:onIfAny=1 2 3 4 5")
@@ -49,6 +59,7 @@ class JetSettings:
         particle_pt: Least transverse momentum of a constituent that is kept [GeV].
         max_constituents: How many constituents are kept, hardest first.
         extra: Further Pythia settings, ``"Key=value"``, applied last.
+        subjettiness: Whether to compute N-subjettiness, of all constituents.
     """
 
     ecm: float = 13000.0
@@ -59,6 +70,7 @@ class JetSettings:
     particle_pt: float = 1.0
     max_constituents: int = 100
     extra: tuple[str, ...] = field(default=())
+    subjettiness: bool = False
 
     def pythia_lines(self, kind: str, seed: int) -> tuple[str, ...]:
         """Every line that Pythia reads for this kind of jet."""
@@ -84,7 +96,12 @@ def chunk_seed(seed: int, kind: str, chunk: int) -> int:
     return 1 + int.from_bytes(digest[:8], "little") % 900_000_000
 
 
-def _libraries() -> tuple[Any, Any, Any]:
+def load_libraries() -> tuple[Any, Any, Any]:
+    """awkward, fastjet and pythia8mc.
+
+    Raises:
+        MissingExtraError: One of them is not installed.
+    """
     try:
         import awkward
         import fastjet
@@ -94,6 +111,54 @@ def _libraries() -> tuple[Any, Any, Any]:
         raise MissingExtraError(error.name or "pythia8mc", "pythia", "making jets") from None
     vector.register_awkward()
     return awkward, fastjet, pythia8mc
+
+
+def start_pythia(libraries: tuple[Any, Any, Any], lines: Sequence[str]) -> Any:
+    """A Pythia that has read these settings.
+
+    Raises:
+        ConfigError: It refuses one, or cannot start.
+    """
+    pythia = libraries[2].Pythia("", False)
+    for line in lines:
+        if not pythia.readString(line):
+            raise ConfigError(f"Pythia refuses the setting {line!r}: see its manual for names and values")
+    if not pythia.init():
+        raise ConfigError(f"Pythia cannot start with {' '.join(lines)}")
+    return pythia
+
+
+def visible_momenta(awkward: Any, events: Any) -> Any:
+    """Momenta of the final particles of each event, neutrinos left out."""
+    record = events.prt
+    code = abs(record.id)
+    visible = record.status > 0
+    for neutrino in _NEUTRINOS:
+        visible = visible & (code != neutrino)
+    return _momenta(awkward, record.p[visible])
+
+
+def n_subjettiness(awkward: Any, fastjet: Any, constituents: Any, radius: float) -> NDArray[np.float64]:
+    """tau_1, tau_2 and tau_3 of jets ``(jets, 3)``: one pass from kT axes, normalised, beta = 1.
+
+    Args:
+        awkward: The module.
+        fastjet: The module.
+        constituents: Momenta, one jet an entry.
+        radius: The jets' radius.
+
+    References:
+        Identifying Boosted Objects with N-subjettiness, Thaler and Van Tilburg, 2011, https://arxiv.org/abs/1011.2268
+    """
+    if not len(constituents):
+        return np.empty((0, 3))
+    definition = fastjet.JetDefinition(fastjet.kt_algorithm, radius)
+    tau = fastjet.ClusterSequence(constituents, definition).njettiness(njets=[1, 2, 3], beta=1.0, R0=radius)
+    return np.asarray(awkward.to_numpy(tau), dtype=np.float64)
+
+
+def _momenta(awkward: Any, p: Any) -> Any:
+    return awkward.zip({"px": p.px, "py": p.py, "pz": p.pz, "E": p.e}, with_name="Momentum4D")
 
 
 def make_chunk(settings: JetSettings, kind: str, jets: int, seed: int) -> dict[str, NDArray[Any]]:
@@ -109,20 +174,15 @@ def make_chunk(settings: JetSettings, kind: str, jets: int, seed: int) -> dict[s
         seed: Pythia's random seed, 1 to 900,000,000.
 
     Returns:
-        ``counts (jets,)``, ``particles (N, 3)`` of etarel, phirel, ptrel, and ``jets (jets, 3)`` of pt, eta, mass.
+        ``counts (jets,)``, ``particles (N, 3)`` of etarel, phirel, ptrel, and ``jets (jets, 3)`` of pt, eta, mass,
+        with N-subjettiness ``(jets, 6)``: also tau_1 to tau_3.
 
     Raises:
         ConfigError: A setting that Pythia refuses.
         MissingExtraError: The extra ``pythia`` is not installed.
     """
-    awkward, fastjet, pythia8mc = _libraries()
-    pythia = pythia8mc.Pythia("", False)
-    for line in settings.pythia_lines(kind, seed):
-        if not pythia.readString(line):
-            raise ConfigError(f"Pythia refuses the setting {line!r}: see its manual for names and values")
-    if not pythia.init():
-        raise ConfigError(f"Pythia cannot start with {settings.pythia_lines(kind, seed)}")
-
+    awkward, fastjet, _ = libraries = load_libraries()
+    pythia = start_pythia(libraries, settings.pythia_lines(kind, seed))
     definition = fastjet.JetDefinition(fastjet.antikt_algorithm, settings.radius)
     parts: list[dict[str, NDArray[Any]]] = []
     made = 0
@@ -143,16 +203,7 @@ def make_chunk(settings: JetSettings, kind: str, jets: int, seed: int) -> dict[s
 def _cluster(
     awkward: Any, fastjet: Any, events: Any, definition: Any, settings: JetSettings, resonance: int | None
 ) -> dict[str, NDArray[Any]]:
-    record = events.prt
-    code = abs(record.id)
-    visible = record.status > 0
-    for neutrino in _NEUTRINOS:
-        visible = visible & (code != neutrino)
-    momenta = record.p[visible]
-    momenta = awkward.zip(
-        {"px": momenta.px, "py": momenta.py, "pz": momenta.pz, "E": momenta.e}, with_name="Momentum4D"
-    )
-
+    momenta = visible_momenta(awkward, events)
     sequence = fastjet.ClusterSequence(momenta, definition)
     jets = sequence.inclusive_jets(min_pt=settings.jet_pt[0])
     index = sequence.constituent_index(min_pt=settings.jet_pt[0])
@@ -160,10 +211,8 @@ def _cluster(
     keep = (jets.pt < settings.jet_pt[1]) & (abs(jets.eta) < settings.jet_eta)
     if resonance is not None:
         # Status 62 marks a resonance's last copy before it decays
-        parents = record.p[(code == resonance) & (abs(record.status) == 62)]
-        parents = awkward.zip(
-            {"px": parents.px, "py": parents.py, "pz": parents.pz, "E": parents.e}, with_name="Momentum4D"
-        )
+        last = (abs(events.prt.id) == resonance) & (abs(events.prt.status) == 62)
+        parents = _momenta(awkward, events.prt.p[last])
         pairs = awkward.cartesian({"jet": jets, "parent": parents}, nested=True)
         keep = keep & awkward.any(pairs.jet.deltaR(pairs.parent) < settings.radius, axis=-1)
     jets, index = jets[keep], index[keep]
@@ -190,8 +239,12 @@ def _cluster(
     owner, pt, eta, phi = (column[leading] for column in (owner, pt, eta, phi))
 
     delta = np.mod(phi - jet[owner, 3] + np.pi, 2 * np.pi) - np.pi
+    features = jet[:, :3]
+    if settings.subjettiness:
+        constituents = awkward.unflatten(flat[particle], sizes)
+        features = np.concatenate([features, n_subjettiness(awkward, fastjet, constituents, settings.radius)], axis=1)
     return {
         "counts": np.bincount(owner, minlength=len(jet)),
         "particles": np.stack([eta - jet[owner, 1], delta, pt / jet[owner, 0]], axis=1),
-        "jets": jet[:, :3],
+        "jets": features,
     }

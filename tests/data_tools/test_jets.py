@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import data_tools.chunks as chunks
 import data_tools.jets as jets
 import sparsegen.data as data
 from data_tools.cli import main
+from data_tools.jet_images import ImageSettings, make_images
 from data_tools.pythia import KINDS, JetSettings, chunk_seed, make_chunk
 from sparsegen.errors import ConfigError, DataError, MissingExtraError
 
@@ -46,26 +48,66 @@ def test_a_run_that_was_stopped_gives_the_file_of_one_that_was_not(
     tmp_path: Path, small_chunks: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jets.make_jets(tmp_path / "whole.h5", ["quark"], 40, seed=3)
-    save = jets._save_chunk
+    save = chunks.save_chunk
     done: list[int] = []
 
-    def stop(task: jets._Task) -> None:
+    def stop(task: tuple[Path, chunks.Chunk]) -> None:
         if len(done) == 2:
             raise KeyboardInterrupt
         save(task)
         done.append(1)
 
-    monkeypatch.setattr(jets, "_save_chunk", stop)
+    monkeypatch.setattr(chunks, "save_chunk", stop)
     with pytest.raises(KeyboardInterrupt):
         jets.make_jets(tmp_path / "stopped.h5", ["quark"], 40, seed=3)
     assert not (tmp_path / "stopped.h5").exists()
-    monkeypatch.setattr(jets, "_save_chunk", save)
+    monkeypatch.setattr(chunks, "save_chunk", save)
     with pytest.raises(ConfigError, match="chunks of another call"):
         jets.make_jets(tmp_path / "stopped.h5", ["quark"], 40, seed=4)
     jets.make_jets(tmp_path / "stopped.h5", ["quark"], 40, seed=3)
     whole, stopped = data.RaggedReader(tmp_path / "whole.h5"), data.RaggedReader(tmp_path / "stopped.h5")
     assert whole.checksums == stopped.checksums
     assert sorted(path.name for path in tmp_path.iterdir()) == ["stopped.h5", "whole.h5"]
+
+
+def test_tops_have_three_prongs(tmp_path: Path) -> None:
+    made = make_chunk(JetSettings(subjettiness=True), "top", 40, seed=7)["jets"]
+    assert made.shape == (40, 6)
+    tau1, tau2, tau3 = made[:, 3:].T
+    assert (tau1 >= tau2).all()
+    assert (tau2 >= tau3).all()
+    assert 0.4 < np.median(tau3 / tau2) < 0.7
+
+
+def test_jet_images_are_centred_turned_and_flipped(tmp_path: Path) -> None:
+    settings = ImageSettings()
+    made = make_images(settings, "w", 60, seed=3)
+    image = made["image"].astype(np.float64)
+    assert image.shape == (60, 25, 25)
+    assert (made["jet_pt"] > 250).all()
+    assert (made["jet_pt"] < 300).all()
+    assert 74 < np.median(made["jet_mass"]) < 84
+    assert np.median(made["tau_21"]) < 0.4
+    mean = image.mean(0)
+    assert np.unravel_index(mean.argmax(), mean.shape) == (12, 12)
+    assert mean[:, :12].sum() > 2 * mean[:, 13:].sum()
+    assert mean[13:].sum() > mean[:12].sum()
+    # Scalar sum of the towers against the vector sum
+    ratio = image.sum((1, 2)) / made["jet_pt"]
+    assert (ratio > 0.98).all()
+    assert (ratio < 1.2).all()
+    assert image[image > 0].min() >= 1e-3
+
+
+def test_the_lagan_preset_writes_the_lagan_layout(tmp_path: Path) -> None:
+    assert main(["jets", str(tmp_path / "a.hdf5"), "--preset", "lagan", "--jets", "3"]) == 0
+    source = data.open(tmp_path / "a.hdf5", condition=["jet_mass", "tau_21"])
+    assert source.classes == ("qcd", "w")
+    assert source.labels is not None
+    assert source.labels.bincount().tolist() == [3, 3]
+    events = source[:]
+    assert events.condition is not None
+    assert bool(((events.condition[:, 0] > 60) & (events.condition[:, 0] < 100)).all())
 
 
 def test_splits_hold_the_same_fractions_of_each_kind(tmp_path: Path) -> None:
