@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -23,6 +24,72 @@ _NORMS = ("reshape", "operator")
 _FREQUENCIES = 16
 
 
+@dataclass(frozen=True)
+class _Geometry:
+    """A layer as a matrix of filters: its weight's axes, and where each tap lies.
+
+    Args:
+        axes: Permutation of the weight to ``(rows, columns, *taps)``.
+        grouped: Which of the two, rows or columns, the groups' blocks stand side by side in.
+        groups: Number of blocks.
+        kernel, stride, dilation: One number an axis.
+    """
+
+    axes: tuple[int, ...]
+    grouped: int = 0
+    groups: int = 1
+    kernel: tuple[int, ...] = ()
+    stride: tuple[int, ...] = ()
+    dilation: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, layer: nn.Module) -> _Geometry:
+        """Of a linear or convolution layer, dense or sparse."""
+        if isinstance(layer, nn.Linear):
+            return cls((0, 1))
+        if isinstance(layer, _Conv):
+            w, transpose = layer.window, isinstance(layer, _Transpose)
+            return cls(
+                (1, 2, 0) if transpose else (2, 1, 0), int(transpose), layer.groups, w.kernel, w.stride, w.dilation
+            )
+        if isinstance(layer, (*_DENSE, *_DENSE_TRANSPOSE)):
+            if layer.padding_mode not in ("zeros", "circular"):
+                raise ConfigError(
+                    f"spectral_norm: padding_mode={layer.padding_mode!r} repeats inputs; use zeros or circular"
+                )
+            # The weight of a transposed convolution is that of the convolution it is the adjoint of.
+            axes = tuple(range(layer.weight.ndim))
+            return cls(axes, 0, layer.groups, tuple(layer.kernel_size), tuple(layer.stride), tuple(layer.dilation))
+        raise ConfigError(f"spectral_norm: {type(layer).__name__} is not a linear or convolution layer")
+
+    def waves(self) -> tuple[Tensor, float]:
+        """The symbol's waves ``(F, K, phases)`` and the factor by which it may exceed its samples between them.
+
+        Outputs ``stride`` apart see the inputs of each residue through their own taps (the polyphase components): the
+        columns of the symbol are the residues. Windows that do not overlap have one tap a residue: one frequency.
+        """
+        waves, slack = torch.ones(1, 1, 1, dtype=torch.complex128), 1.0
+        halved = False
+        for k, stride, dilation in zip(self.kernel, self.stride, self.dilation, strict=True):
+            common = math.gcd(stride, dilation)
+            step, taps = stride // common, torch.arange(k) * (dilation // common)
+            shift = torch.div(taps, step, rounding_mode="floor")
+            # Residues apart, taps of one spacing are as good as neighbours.
+            spacing = math.gcd(*shift.tolist()) or 1
+            degree = int(shift.max()) // spacing
+            # A long kernel's symbol has more to sample.
+            frequencies = max(_FREQUENCIES, 4 * (degree + 1)) if degree else 1
+            slack /= math.cos(math.pi * degree / 2 / frequencies)
+            # Weights are real: opposite frequencies have conjugate symbols, so half of one axis is enough.
+            sampled = frequencies // 2 + 1 if degree and not halved else frequencies
+            halved = halved or degree > 0
+            phase = 2 * math.pi / frequencies * torch.arange(sampled)[:, None] * (shift // spacing)
+            wave = torch.polar(torch.ones_like(phase), phase).to(torch.complex128)
+            wave = wave[:, :, None] * (taps[:, None] % step == torch.arange(step))
+            waves = torch.einsum("fkp,glq->fgklpq", waves, wave).flatten(4).flatten(2, 3).flatten(0, 1)
+        return waves, slack
+
+
 class _Spectral(nn.Module):
     r"""Divides a weight by (an upper bound of) the largest singular value of its layer.
 
@@ -34,50 +101,47 @@ class _Spectral(nn.Module):
 
     def __init__(self, layer: nn.Module, norm: str) -> None:
         super().__init__()
-        self.axes, self.kernel, disjoint = _layout(layer)
-        matrix = self._matrix(layer.weight.detach())  # type: ignore[operator]
-        self.fourier = norm == "operator" and not disjoint and math.prod(self.kernel) > 1
-        if self.fourier:
-            if getattr(layer, "groups", 1) != 1:
-                raise ConfigError(
-                    "spectral_norm: the operator norm of a grouped convolution is not implemented; use reshape"
-                )
-            self.slack = 1.0
-            waves = torch.ones(1, 1, dtype=torch.complex64)
-            for k in self.kernel:
-                # A long kernel's symbol has more to sample.
-                frequencies = max(_FREQUENCIES, 4 * k) if k > 1 else 1
-                self.slack /= math.cos(math.pi * (k - 1) / 2 / frequencies)
-                phase = torch.arange(frequencies)[:, None] * torch.arange(k)
-                wave = torch.polar(torch.ones(phase.shape), 2 * math.pi / frequencies * phase)
-                waves = torch.einsum("fk,gl->fgkl", waves, wave).flatten(2).flatten(0, 1)
-            self.register_buffer("real", waves.real.contiguous(), persistent=False)
-            self.register_buffer("imaginary", waves.imag.contiguous(), persistent=False)
-            matrix = self._symbol(layer.weight.detach())  # type: ignore[operator]
+        self.geometry, self.slack = _Geometry.of(layer), 1.0
+        assert isinstance(layer.weight, Tensor)
+        weight = layer.weight.detach()
+        self.operator = norm == "operator" and len(self.geometry.kernel) > 0
+        self.fourier = False
+        if self.operator:
+            waves, self.slack = self.geometry.waves()
+            self.fourier = len(waves) > 1
+            waves = waves.to(weight.device)
+            self.register_buffer("real", waves.real.to(weight.dtype).contiguous(), persistent=False)
+            self.register_buffer("imaginary", waves.imag.to(weight.dtype).contiguous(), persistent=False)
+        matrix = self.matrix(weight)
         u = torch.randn(matrix.shape[:-1], dtype=matrix.dtype, device=matrix.device)
         self.register_buffer("u", u / u.norm(dim=-1, keepdim=True))
-        self.register_buffer("v", torch.zeros((*matrix.shape[:-2], matrix.shape[-1]), dtype=matrix.dtype))
-        self._iterate(matrix, 30)
+        self.register_buffer("v", matrix.new_zeros(*matrix.shape[:-2], matrix.shape[-1]))
+        self.iterate(matrix, 30)
 
     real: Tensor
     imaginary: Tensor
     u: Tensor
     v: Tensor
 
-    def _matrix(self, weight: Tensor) -> Tensor:
-        """The reshaped weight ``(rows, columns)``."""
-        return weight.permute(self.axes).flatten(1)
+    def matrix(self, weight: Tensor) -> Tensor:
+        """The reshaped weight, or its symbol at each frequency and group ``(F, G, rows, columns)``.
 
-    def _symbol(self, weight: Tensor) -> Tensor:
-        """The symbol at each frequency as a real matrix of twice the size ``(F, 2 rows, 2 columns)``."""
-        w = weight.permute(self.axes)
-        w = w.reshape(*w.shape[:2], -1)
-        real = torch.einsum("oik,fk->foi", w, self.real.to(w.dtype))
-        imaginary = torch.einsum("oik,fk->foi", w, self.imaginary.to(w.dtype))
-        return torch.cat([torch.cat([real, -imaginary], 2), torch.cat([imaginary, real], 2)], 1)
+        A complex symbol is written as a real matrix of twice the size.
+        """
+        g = self.geometry
+        w = weight.permute(g.axes)
+        if not self.operator:
+            return w.flatten(1)
+        blocks = torch.stack(w.flatten(2).chunk(g.groups, g.grouped))
+        real = torch.einsum("goik,fkp->fgoip", blocks, self.real).flatten(3)
+        if not self.fourier:
+            return real
+        imaginary = torch.einsum("goik,fkp->fgoip", blocks, self.imaginary).flatten(3)
+        return torch.cat([torch.cat([real, -imaginary], 3), torch.cat([imaginary, real], 3)], 2)
 
     @torch.no_grad()
-    def _iterate(self, matrix: Tensor, steps: int) -> None:
+    def iterate(self, matrix: Tensor, steps: int) -> None:
+        """Power iteration at all frequencies at once."""
         u = self.u
         for _ in range(steps):
             v = torch.einsum("...oi,...o->...i", matrix, u)
@@ -87,35 +151,18 @@ class _Spectral(nn.Module):
         self.u.copy_(u)
         self.v.copy_(v)
 
-    def forward(self, weight: Tensor) -> Tensor:
-        matrix = self._symbol(weight) if self.fourier else self._matrix(weight)
-        if self.training:
-            self._iterate(matrix.detach(), 1)
-        # Power iteration is not part of the function that is differentiated: u and v are constants.
+    def sigma(self, matrix: Tensor) -> Tensor:
+        """The largest singular value as far as it is known, a function of the matrix with u and v held."""
         u, v = self.u.clone(), self.v.clone()
-        sigma = torch.einsum("...o,...oi,...i->...", u, matrix, v)
-        if self.fourier:
-            sigma = sigma.max() * self.slack
-        return weight / sigma
+        return torch.einsum("...o,...oi,...i->...", u, matrix, v).max() * self.slack
 
-
-def _layout(layer: nn.Module) -> tuple[tuple[int, ...], tuple[int, ...], bool]:
-    """How to permute a layer's weight to ``(rows, columns, *taps)``, its kernel, and whether windows are disjoint."""
-    if isinstance(layer, nn.Linear):
-        return (0, 1), (), True
-    if isinstance(layer, _Transpose):
-        return (1, 2, 0), layer.window.kernel, _apart(layer.window.kernel, layer.window.stride)
-    if isinstance(layer, _Conv):
-        return (2, 1, 0), layer.window.kernel, _apart(layer.window.kernel, layer.window.stride)
-    if isinstance(layer, (*_DENSE, *_DENSE_TRANSPOSE)):
-        kernel = tuple(layer.kernel_size)
-        return tuple(range(2 + len(kernel))), kernel, _apart(kernel, tuple(layer.stride))
-    raise ConfigError(f"spectral_norm: {type(layer).__name__} is not a linear or convolution layer")
-
-
-def _apart(kernel: tuple[int, ...], stride: tuple[int, ...]) -> bool:
-    # Windows that do not overlap act on separate inputs: the matrix is the operator.
-    return all(k <= s for k, s in zip(kernel, stride, strict=True))
+    def forward(self, weight: Tensor) -> Tensor:
+        # Half precision would not resolve the last digits of a norm.
+        with torch.autocast(weight.device.type, enabled=False):
+            matrix = self.matrix(weight)
+            if self.training:
+                self.iterate(matrix.detach(), 1)
+            return weight / self.sigma(matrix)
 
 
 def spectral_norm(layer: M, norm: str = "reshape") -> M:
@@ -159,7 +206,6 @@ def operator_norm(layer: Any, norm: str = "operator", steps: int = 200) -> float
         steps: Power iterations.
     """
     measured = _Spectral(layer, norm)
-    matrix = measured._symbol(layer.weight) if measured.fourier else measured._matrix(layer.weight)
-    measured._iterate(matrix, steps)
-    sigma = torch.einsum("...o,...oi,...i->...", measured.u, matrix, measured.v)
-    return float(sigma.max()) * (measured.slack if measured.fourier else 1.0)
+    matrix = measured.matrix(layer.weight)
+    measured.iterate(matrix, steps)
+    return float(measured.sigma(matrix))

@@ -6,6 +6,7 @@ from torch import nn
 
 from sparsegen.errors import ConfigError
 from sparsegen.sparse import (
+    GenerativeConvTranspose,
     GlobalPool,
     MaxPool,
     SparseConv,
@@ -85,6 +86,39 @@ def test_long_kernels_are_bounded_too(cloud):
     x = cloud((400,), 1, batch=1, occupancy=1.0, dtype=torch.float32, periodic=(0,))
     exact = float(torch.linalg.matrix_norm(matrix_of(layer, x), 2))
     assert exact <= operator_norm(layer) < 1.1 * exact
+
+
+STRIDED = [
+    lambda: SparseConv(2, 2, 3, 3, 2, 1, bias=False),
+    lambda: SparseConv(2, 2, 3, 2, 2, dilation=2, bias=False),
+    lambda: SparseConv(2, 2, 3, (3, 2), (2, 3), (1, 0), dilation=(3, 2), bias=False),
+    lambda: SparseConv(2, 4, 6, 3, 2, 1, groups=2, bias=False),
+    lambda: SubmanifoldConv(2, 4, 2, 3, dilation=2, groups=2, bias=False),
+    lambda: GenerativeConvTranspose(2, 2, 3, 3, 2, 1, bias=False),
+    lambda: GenerativeConvTranspose(2, 4, 6, 2, 2, groups=2, bias=False),
+]
+
+
+@pytest.mark.parametrize("make", STRIDED)
+def test_strides_dilations_and_groups_are_bounded_tightly(cloud, make):
+    torch.manual_seed(0)
+    layer = make()
+    x = cloud((12, 12), layer.in_channels, batch=1, occupancy=1.0, dtype=torch.float32, periodic=(0, 1))
+    exact = float(torch.linalg.matrix_norm(matrix_of(layer, x), 2))
+    assert exact <= operator_norm(layer) * (1 + 1e-6)
+    assert operator_norm(layer) < 1.1 * exact
+    assert operator_norm(spectral_norm(layer, "operator")) == pytest.approx(1.0, abs=1e-2)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_dense_and_sparse_layers_of_the_same_weight_have_the_same_norm(groups):
+    torch.manual_seed(0)
+    for sparse, dense in (
+        (SparseConv(2, 4, 6, 3, 2, 1, groups=groups), nn.Conv2d(4, 6, 3, 2, 1, groups=groups)),
+        (GenerativeConvTranspose(2, 4, 6, 3, 2, 1, groups=groups), nn.ConvTranspose2d(4, 6, 3, 2, 1, groups=groups)),
+    ):
+        dense.weight.data = sparse.dense_weight().detach()
+        assert operator_norm(sparse) == pytest.approx(operator_norm(dense), rel=1e-4)
 
 
 def test_the_gradient_is_that_of_the_paper():
@@ -182,5 +216,5 @@ def test_unknown_norms_and_layers_are_refused():
         spectral_norm(nn.Linear(2, 2), "frobenius")
     with pytest.raises(ConfigError, match="ReLU is not a linear or convolution layer"):
         spectral_norm(nn.ReLU())
-    with pytest.raises(ConfigError, match="grouped"):
-        spectral_norm(SubmanifoldConv(2, 4, 4, 3, groups=2), "operator")
+    with pytest.raises(ConfigError, match="repeats inputs"):
+        spectral_norm(nn.Conv2d(2, 2, 3, padding=1, padding_mode="replicate"), "operator")
