@@ -30,13 +30,13 @@ from sparsegen.training.checkpoint import replace_file
 
 __all__ = ["compare", "evaluate", "sample", "show_list", "train"]
 
-console = Console(soft_wrap=True)
+console = Console(soft_wrap=True, markup=False, highlight=False)
 
 
 def _wide(table: Table) -> None:
     """Prints a table whose numbers must not be cut: on a narrow terminal its lines wrap."""
     width = Measurement.get(console, console.options.update(width=1000), table).maximum
-    Console(width=max(console.width, width)).print(table)
+    Console(width=max(console.width, width), markup=False, highlight=False).print(table)
 
 
 def show_list(kind: str) -> int:
@@ -62,7 +62,10 @@ def _known(kind: str) -> dict[str, str]:
         reader = data.RaggedReader(data.EMBEDDED[name])
         splits = ", ".join(f"{name}:{split}" for split in reader.splits)
         sets[name] = f"{reader.provenance['description']} ({reader.rows:,} events; {splits})"
-    return sets | {f"*{data.formats[name].suffixes[0]}": data.formats[name].description for name in data.formats}
+    files = {name: data.formats[name] for name in data.formats}
+    return sets | {
+        f"{name} files": " ".join((f.description, *map("*{}".format, f.suffixes))) for name, f in files.items()
+    }
 
 
 def train(
@@ -86,7 +89,7 @@ def train(
         chosen = chosen.updated({"training.seed": seed})
     chosen = chosen.updated(settings)
     result, _ = runs.train(output, chosen)
-    console.print(f"{output}: {result.status} after {result.step:,} steps", result.message, highlight=False)
+    console.print(f"{output}: {result.status} after {result.step:,} steps", result.message)
     return result.exit_code
 
 
@@ -106,7 +109,7 @@ def sample(run: str, events: int, output: str, seed: int, overwrite: bool) -> in
         raise ConfigError(f"sample: -n {events}; expected at least 1")
     config, model = _trained(run)
     sample_to_file(model, Path(output), events, config, run=str(run), seed=seed, overwrite=overwrite)
-    console.print(f"{output}: {events:,} events of {run}", highlight=False)
+    console.print(f"{output}: {events:,} events of {run}")
     return 0
 
 
@@ -160,6 +163,6 @@ def compare(config: str, output: str, processes: int | None, threads: int, setti
     page = write_report(finished)
     _wide(comparison(finished))
     for line in caveats(finished):
-        console.print(f"  {line}", highlight=False)
-    console.print(f"  report: {page}", highlight=False)
+        console.print(f"  {line}")
+    console.print(f"  report: {page}")
     return 1 if any(outcome.status == "failed" for outcome in finished.outcomes.values()) else 0

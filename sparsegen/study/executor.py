@@ -166,7 +166,7 @@ class _Pool:
         self.threads = threads
         self.running: dict[PlannedRun, subprocess.Popen[bytes]] = {}
         self.tasks: dict[PlannedRun, TaskID] = {}
-        self.console = Console(stderr=True)
+        self.console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
         columns = (TextColumn("{task.description:<28}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
         # Where nobody watches, a line a run says more than a bar.
         self.progress = Progress(
@@ -249,11 +249,11 @@ class _Pool:
         found = Outcome.read(folder)
         if code == 75:
             self.finished.interrupted = True
-            self.console.print(f"{run.name}: interrupted; the same command goes on", highlight=False)
+            self.console.print(f"{run.name}: interrupted; the same command goes on")
             return
         if code != 0 or found is None or found.key != self.keys[run]:
             lines = (folder / "log.txt").read_text(errors="replace").strip().splitlines() or ["no message"]
             found = Outcome(self.keys[run], "failed", f"exit code {code}: {lines[-1]} (see {folder / 'log.txt'})")
             found.write(folder)
         self.finished.outcomes[run] = found
-        self.console.print(f"{run.name}: {found.status}{': ' if found.message else ''}{found.message}", highlight=False)
+        self.console.print(f"{run.name}: {found.status}{': ' if found.message else ''}{found.message}")
