@@ -1,35 +1,19 @@
-r"""In which cells a point lies: :math:`\arg\max_i \langle x, y_i \rangle + h_i`, never with all scores in memory."""
+"""The best few cells of every point, never with all scores in memory; `sparsegen.kernels.CellSearch` finds the best."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from sparsegen.kernels import CellSearch
-
-__all__ = ["best_cells", "cell_of"]
+__all__ = ["best_cells"]
 
 ROWS, COLUMNS = 512, 8192
-"""A tile of scores: its product is large enough for the matrix unit and small enough for the cache."""
-
-
-def cell_of(x: Tensor, targets: Tensor, heights: Tensor) -> tuple[Tensor, Tensor]:
-    """The cell of every point and its score.
-
-    Args:
-        x: ``(m, d)``.
-        targets: ``(n, d)``.
-        heights: ``(n,)``.
-
-    Returns:
-        Index ``(m,)`` int64 and the Brenier potential ``(m,)``.
-    """
-    found = CellSearch(targets).best(x, heights)
-    return found.cells, found.scores
+"""A tile of scores on the CPU."""
+ELEMENTS_ON_DEVICE = 1 << 28
 
 
 def best_cells(x: Tensor, targets: Tensor, heights: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k best cells of every point, best first.
+    r"""The k cells of highest :math:`\langle x, y_i \rangle + h_i`, best first.
 
     Args:
         x: ``(m, d)``.
@@ -40,8 +24,10 @@ def best_cells(x: Tensor, targets: Tensor, heights: Tensor, k: int) -> tuple[Ten
     Returns:
         Scores ``(m, k)`` and indices ``(m, k)``.
     """
-    columns = COLUMNS if x.device.type == "cpu" else 1 << 18
-    rows = ROWS if x.device.type == "cpu" else max(1, (1 << 30) // (4 * min(columns, len(targets))))
+    rows, columns = ROWS, COLUMNS
+    if x.device.type != "cpu":
+        columns = len(targets)
+        rows = max(1, ELEMENTS_ON_DEVICE // columns)
     values, indices = [], []
     for block in x.split(rows):
         value, index = x.new_empty(len(block), 0), torch.empty(len(block), 0, dtype=torch.int64, device=x.device)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparsegen.transport.cells import cell_of
+from sparsegen.kernels import CellSearch
 from sparsegen.transport.source import Source
 
 __all__ = ["Measured", "measure_cells"]
@@ -41,6 +41,7 @@ class Measured:
 
 def measure_cells(
     targets: Tensor,
+    search: CellSearch,
     heights: Tensor,
     source: Source,
     centre: Tensor,
@@ -52,6 +53,7 @@ def measure_cells(
 
     Args:
         targets: ``(n, d)``, of zero mean and unit scale.
+        search: Over these targets.
         heights: ``(n,)``.
         source: The law.
         centre: What was taken off the targets ``(d,)``.
@@ -66,7 +68,7 @@ def measure_cells(
     while left > 0:
         x = source.draw(min(CHUNK, left), generator, targets)
         left -= len(x)
-        cells, potential = cell_of(x, targets, heights)
+        cells, potential, _ = search.best(x, heights)
         counts += torch.bincount(cells, minlength=len(counts))
         sums.index_add_(0, cells, x)
         square, shift = x.square().sum(1), x @ centre.to(x)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from sparsegen.errors import ConfigError, DataError, unknown_name
-from sparsegen.transport.cells import cell_of
+from sparsegen.kernels import CellSearch
 from sparsegen.transport.certificate import AIM, Certificate, certify_counts, certify_measures, samples_needed
 from sparsegen.transport.extended import acceptance_curve, extended_map
 from sparsegen.transport.newton2d import newton_heights
@@ -132,7 +132,7 @@ class SemiDiscreteOT:
 
     def assign(self, x: Tensor) -> Tensor:
         """The cell of every point ``(m, d) -> (m,)`` int64, a row of ``targets``; memory does not grow with n m."""
-        return cell_of(self._source_points(x), self._unit, self._heights)[0]
+        return self._search.best(self._source_points(x), self._heights).cells
 
     def map(self, x: Tensor, extended: bool = False, theta: float = 0.5) -> Tensor:
         """Where every point is carried ``(m, d) -> (m, d)``.
@@ -229,6 +229,7 @@ class SemiDiscreteOT:
         self._centre = mass @ y
         self._scale = float(((y - self._centre).square().sum(1) @ mass / y.shape[1]).sqrt())
         self._unit = ((y - self._centre) / self._scale).to(dtype)
+        self._search = CellSearch(self._unit)
 
     def _choose(self, solver: SolverName) -> SolverName:
         if solver not in SOLVERS:
@@ -284,7 +285,9 @@ class SemiDiscreteOT:
             check = seen * min(max((certificate.rms / (AIM * tol)) ** 2, 1.15), 4.0)
 
     def _certify(self, samples: int, generator: torch.Generator | None, tol: float, begin: float) -> Certificate:
-        measured = measure_cells(self._unit, self._heights, self.source, self._centre, self._scale, samples, generator)
+        measured = measure_cells(
+            self._unit, self._search, self._heights, self.source, self._centre, self._scale, samples, generator
+        )
         weights, heights = self.weights.double(), self._heights.double()
         frequency = measured.counts.double() / samples
         squares = self.targets.double().square().sum(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparsegen.transport.cells import cell_of
+from sparsegen.kernels import CellSearch
 from sparsegen.transport.sgd import AveragedSGD, gaussian_heights, matrix_power
 from sparsegen.transport.source import Source
 
@@ -48,7 +48,7 @@ def two_level_heights(targets: Tensor, weights: Tensor, source: Source, generato
     solver = AveragedSGD(centres, mass, source, gaussian_heights(centres, mass, source, generator))
     solver.advance(SAMPLES_PER_CLUSTER * len(centres), generator)
     x = source.draw(50 * len(centres), generator, targets)
-    cell, _ = cell_of(x, centres, solver.heights)
+    cell = CellSearch(centres).best(x, solver.heights).cells
     middle, seen = _means(x, x.new_full((len(x),), 1 / len(x)), cell, len(centres))
     middle = torch.where(seen[:, None] > 0, middle, x.mean(0))
 
@@ -64,7 +64,7 @@ def two_level_heights(targets: Tensor, weights: Tensor, source: Source, generato
 
 def _nearest(points: Tensor, centres: Tensor) -> Tensor:
     """The nearest centre is the cell of a Voronoi diagram: heights -|c|^2 / 2."""
-    return cell_of(points, centres, -centres.square().sum(1) / 2)[0]
+    return CellSearch(centres).best(points, -centres.square().sum(1) / 2).cells
 
 
 def _means(points: Tensor, weights: Tensor, label: Tensor, count: int) -> tuple[Tensor, Tensor]:

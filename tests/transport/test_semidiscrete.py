@@ -8,7 +8,7 @@ from scipy.stats import norm
 
 from sparsegen.errors import ConfigError, DataError
 from sparsegen.transport import SemiDiscreteOT
-from sparsegen.transport.cells import best_cells, cell_of
+from sparsegen.transport.cells import best_cells
 from sparsegen.transport.certificate import certify_counts, samples_needed
 from sparsegen.transport.newton2d import newton_heights, power_cells
 
@@ -33,9 +33,6 @@ def test_cells_agree_with_brute_force_across_tiles(monkeypatch):
     monkeypatch.setattr("sparsegen.transport.cells.COLUMNS", 5)
     x, y, h = gaussians(20, 3), gaussians(33, 3, 1), gaussians(33, 1, 2)[:, 0]
     scores = x @ y.T + h
-    index, value = cell_of(x, y, h)
-    assert torch.equal(index, scores.argmax(1))
-    torch.testing.assert_close(value, scores.amax(1))
     best, where = best_cells(x, y, h, 4)
     torch.testing.assert_close(best, scores.topk(4).values)
     assert torch.equal(where, scores.topk(4).indices)
@@ -165,10 +162,8 @@ def test_many_targets_start_from_clusters(monkeypatch):
     monkeypatch.setattr("sparsegen.transport.semidiscrete.TWO_LEVEL", 500)
     transport = SemiDiscreteOT(gaussians(1000, 6))
     heights = transport._start(seeded(0))
-    zero, start = (
-        cell_of(transport.source.draw(20_000, seeded(1), transport._unit), transport._unit, h)[0]
-        for h in (heights * 0, heights)
-    )
+    x = transport.source.draw(20_000, seeded(1), transport._unit)
+    zero, start = (transport._search.best(x, h).cells for h in (heights * 0, heights))
     assert (start.bincount(minlength=1000) == 0).sum() < (zero.bincount(minlength=1000) == 0).sum() / 5
 
 
