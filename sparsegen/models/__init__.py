@@ -10,6 +10,7 @@ from torch import nn
 
 from sparsegen import nets
 from sparsegen.errors import ConfigError, unknown_name
+from sparsegen.models.aeot import AEOT, Autoencoder
 from sparsegen.models.base import FitStage, GradientStage, Model, Optimizers, Role, Stage
 from sparsegen.models.gan import GAN
 from sparsegen.models.independent import IndependentHits
@@ -18,9 +19,11 @@ from sparsegen.models.vae import VAE
 from sparsegen.registry import Registry
 
 __all__ = [
+    "AEOT",
     "GAN",
     "MODELS",
     "VAE",
+    "Autoencoder",
     "EmpiricalMultiplicity",
     "FitStage",
     "GradientStage",
@@ -35,6 +38,8 @@ __all__ = [
 MODELS: Registry[type[Model]] = Registry("model")
 MODELS.register("vae")(VAE)
 MODELS.register("gan")(GAN)
+MODELS.register("aeot")(AEOT)
+MODELS.register("autoencoder")(Autoencoder)
 MODELS.register("independent")(IndependentHits)
 
 _NETWORK = ("name", "parameters", "width", "spectral_norm")
