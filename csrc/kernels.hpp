@@ -68,6 +68,18 @@ template <typename T>
 using BestCellsFn = void(const T* x, const T* packed, const T* heights, index_t m, index_t n, index_t dim,
                          index_t* index, T* score, T* second, index_t threads);
 
+// Kernel maps from bitmaps of active sites; see kernels/sites.inl.
+using SitesMarkFn = void(const index_t* keys, index_t n, std::uint64_t* words, index_t count, std::int32_t* ranks);
+using SitesReachFn = index_t(const index_t* coords, index_t n, index_t dim, const index_t* geometry, index_t down,
+                             std::uint64_t* words, index_t count, std::int32_t* ranks);
+using SitesListFn = void(const std::uint64_t* words, index_t count, const index_t* shape, index_t dim, index_t* keys,
+                         index_t* coords);
+using SitesSearchFn = index_t(const index_t* coords, index_t m, index_t dim, const index_t* geometry,
+                              const std::uint64_t* words, const std::int32_t* ranks, index_t limit, std::int32_t* hits,
+                              index_t* counts);
+using SitesGroupFn = void(const std::int32_t* hits, index_t n, index_t taps, const index_t* starts, index_t mirrored,
+                          index_t rows, index_t* site_rows, index_t* window_rows);
+
 #define SPARSEGEN_KERNELS(KERNEL)         \
     KERNEL(pack_cells_f32, PackCellsFn<float>)   \
     KERNEL(pack_cells_f64, PackCellsFn<double>)  \
@@ -82,7 +94,12 @@ using BestCellsFn = void(const T* x, const T* packed, const T* heights, index_t 
     KERNEL(convolve_f32, ConvolveFn<float>)      \
     KERNEL(convolve_f64, ConvolveFn<double>)     \
     KERNEL(correlate_f32, CorrelateFn<float>)    \
-    KERNEL(correlate_f64, CorrelateFn<double>)
+    KERNEL(correlate_f64, CorrelateFn<double>)   \
+    KERNEL(sites_mark, SitesMarkFn)              \
+    KERNEL(sites_reach, SitesReachFn)            \
+    KERNEL(sites_list, SitesListFn)              \
+    KERNEL(sites_search, SitesSearchFn)          \
+    KERNEL(sites_group, SitesGroupFn)
 
 struct Kernels {
 #define SPARSEGEN_FIELD(name, ...) __VA_ARGS__* name;

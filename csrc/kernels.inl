@@ -10,6 +10,7 @@
 #include "kernels/convolve.inl"
 #include "kernels/nearest.inl"
 #include "kernels/potential.inl"
+#include "kernels/sites.inl"
 
 namespace sparsegen::SPARSEGEN_ISA {
 

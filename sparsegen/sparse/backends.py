@@ -12,9 +12,9 @@ from torch import Tensor
 
 from sparsegen.errors import BackendError, unknown_name
 from sparsegen.registry import Registry
-from sparsegen.sparse.maps import KernelMap
+from sparsegen.sparse.kernel_map import KernelMap
 
-__all__ = ["BACKENDS", "Backend", "Capabilities", "TorchBackend", "backends", "choose", "use_backend"]
+__all__ = ["BACKENDS", "Backend", "Capabilities", "TorchBackend", "backends", "choose", "selected", "use_backend"]
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,11 @@ BACKENDS: Registry[Backend] = Registry("sparse back end")
 BACKENDS.register("torch")(TorchBackend())
 
 _state = {"name": "auto"}
+
+
+def selected() -> str:
+    """What the user chose: ``"auto"`` or one of :func:`backends`."""
+    return _state["name"]
 
 
 def backends() -> dict[str, Capabilities]:

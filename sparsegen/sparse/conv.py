@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from sparsegen.errors import ConfigError, DataError, unknown_name
 from sparsegen.sparse.functional import convolve
-from sparsegen.sparse.maps import Window, generated, strided, submanifold, transposed
+from sparsegen.sparse.kernel_map import Window
+from sparsegen.sparse.maps import generated, strided, submanifold, transposed
 from sparsegen.sparse.tensor import SparseTensor
 
 __all__ = ["GenerativeConvTranspose", "SparseConv", "SparseConvTranspose", "SparsityInvariantConv", "SubmanifoldConv"]

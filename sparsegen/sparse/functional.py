@@ -10,7 +10,7 @@ from torch.autograd import Function
 
 from sparsegen.errors import DataError
 from sparsegen.sparse.backends import Backend, choose
-from sparsegen.sparse.maps import KernelMap
+from sparsegen.sparse.kernel_map import KernelMap
 from sparsegen.sparse.tensor import Sites, SparseTensor
 
 __all__ = ["concat", "convolve", "prune", "union_add"]

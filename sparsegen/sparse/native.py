@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sparsegen.kernels.native import extension, threads
 from sparsegen.sparse.backends import BACKENDS, Capabilities
-from sparsegen.sparse.maps import KernelMap
+from sparsegen.sparse.kernel_map import KernelMap
 
 __all__ = ["NativeBackend"]
 

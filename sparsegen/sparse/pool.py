@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from sparsegen.errors import DataError
 from sparsegen.sparse.conv import Sizes, per_axis
-from sparsegen.sparse.maps import KernelMap, Window, strided
+from sparsegen.sparse.kernel_map import KernelMap, Window
+from sparsegen.sparse.maps import strided
 from sparsegen.sparse.tensor import Sites, SparseTensor
 
 __all__ = ["GlobalPool", "MaxPool", "MeanPool", "SumPool", "Switches", "Unpool"]

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from sparsegen.sparse import SparseConv, SparseTensor, SubmanifoldConv, maps
-from sparsegen.sparse.maps import KernelMap, Window, generated, strided, submanifold, transposed
+from sparsegen.sparse import SparseConv, SparseTensor, SubmanifoldConv, bitmap, search
+from sparsegen.sparse.kernel_map import KernelMap, Window
+from sparsegen.sparse.maps import generated, strided, submanifold, transposed
 
 
 def pairs(kernel_map: KernelMap) -> set[tuple[int, int, int]]:
@@ -29,7 +30,9 @@ def brute_force(source, target, window, target_shape, periodic):
 @pytest.mark.parametrize("table", [True, False], ids=["table", "search"])
 def test_maps_hold_exactly_the_pairs_that_meet(backend, cloud, monkeypatch, table, periodic):
     if not table:
-        monkeypatch.setattr(maps, "LARGEST_TABLE", 0)
+        monkeypatch.setattr(search, "LARGEST_TABLE", 0)
+        monkeypatch.setattr(bitmap, "LARGEST_BITMAP", 0)
+        monkeypatch.setattr(bitmap, "SITES_PER_ROW", 0)
     x = cloud((6, 7), occupancy=0.4, periodic=periodic).sites
     same = Window((3, 3), (1, 1), (2, 1), (2, 1))
     found = submanifold(x, (3, 3), (2, 1))
