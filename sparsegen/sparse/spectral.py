@@ -105,64 +105,81 @@ class _Spectral(nn.Module):
         assert isinstance(layer.weight, Tensor)
         weight = layer.weight.detach()
         self.operator = norm == "operator" and len(self.geometry.kernel) > 0
-        self.fourier = False
+        self.register_buffer("waves", None, persistent=False)
         if self.operator:
             waves, self.slack = self.geometry.waves()
-            self.fourier = len(waves) > 1
-            waves = waves.to(weight.device)
-            self.register_buffer("real", waves.real.to(weight.dtype).contiguous(), persistent=False)
-            self.register_buffer("imaginary", waves.imag.to(weight.dtype).contiguous(), persistent=False)
-        matrix = self.matrix(weight)
-        u = torch.randn(matrix.shape[:-1], dtype=matrix.dtype, device=matrix.device)
-        self.register_buffer("u", u / u.norm(dim=-1, keepdim=True))
-        self.register_buffer("v", matrix.new_zeros(*matrix.shape[:-2], matrix.shape[-1]))
-        self.iterate(matrix, 30)
+            parts = torch.stack([waves.real, waves.imag]) if len(waves) > 1 else waves.real[None]
+            self.register_buffer("waves", parts.to(weight.device, weight.dtype), persistent=False)
+        symbol = self._symbol(weight)
+        u = torch.randn(*symbol.shape[1:-1], len(symbol), dtype=weight.dtype, device=weight.device)
+        self.register_buffer("u", _unit(u))
+        self.register_buffer("v", torch.zeros_like(symbol[0, :, :, 0, :, None].expand(-1, -1, -1, len(symbol))))
+        self.register_buffer("largest", torch.zeros((), dtype=torch.int64, device=weight.device))
+        self.iterate(weight, 30)
 
-    real: Tensor
-    imaginary: Tensor
+    waves: Tensor | None
     u: Tensor
     v: Tensor
+    largest: Tensor
 
-    def matrix(self, weight: Tensor) -> Tensor:
-        """The reshaped weight, or its symbol at each frequency and group ``(F, G, rows, columns)``.
+    def _symbol(self, weight: Tensor, at: Tensor | None = None) -> Tensor:
+        """Real and imaginary part of the symbol at all or some frequencies ``(2, F, groups, rows, columns)``.
 
-        A complex symbol is written as a real matrix of twice the size.
+        Of a matrix without frequencies there is the real part alone: ``(1, 1, 1, rows, columns)``.
         """
         g = self.geometry
         w = weight.permute(g.axes)
-        if not self.operator:
-            return w.flatten(1)
+        if self.waves is None:
+            return w.flatten(1)[None, None, None]
+        waves = self.waves if at is None else self.waves[:, at]
         blocks = torch.stack(w.flatten(2).chunk(g.groups, g.grouped))
-        real = torch.einsum("goik,fkp->fgoip", blocks, self.real).flatten(3)
-        if not self.fourier:
-            return real
-        imaginary = torch.einsum("goik,fkp->fgoip", blocks, self.imaginary).flatten(3)
-        return torch.cat([torch.cat([real, -imaginary], 3), torch.cat([imaginary, real], 3)], 2)
+        taps = blocks.movedim(3, 0)
+        product = waves.transpose(2, 3).flatten(0, 2) @ taps.flatten(1)
+        product = product.view(*waves.shape[:2], waves.shape[3], *taps.shape[1:])
+        # (2, F, phases, G, rows, columns): the phases of a column stand side by side.
+        return product.permute(0, 1, 3, 4, 2, 5).flatten(4)
 
     @torch.no_grad()
-    def iterate(self, matrix: Tensor, steps: int) -> None:
-        """Power iteration at all frequencies at once."""
+    def iterate(self, weight: Tensor, steps: int) -> None:
+        """Power iteration at all frequencies at once, and which of them has the largest singular value."""
+        symbol = self._symbol(weight)
         u = self.u
         for _ in range(steps):
-            v = torch.einsum("...oi,...o->...i", matrix, u)
-            v = v / v.norm(dim=-1, keepdim=True).clamp(min=1e-12)
-            u = torch.einsum("...oi,...i->...o", matrix, v)
-            u = u / u.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+            v = _unit(_product(symbol.mT, u, -1))
+            u = _product(symbol, v, 1)
+            sigma = torch.linalg.vector_norm(u, dim=(-2, -1))
+            u = _unit(u)
         self.u.copy_(u)
         self.v.copy_(v)
+        self.largest.copy_(sigma.argmax())
 
-    def sigma(self, matrix: Tensor) -> Tensor:
-        """The largest singular value as far as it is known, a function of the matrix with u and v held."""
-        u, v = self.u.clone(), self.v.clone()
-        return torch.einsum("...o,...oi,...i->...", u, matrix, v).max() * self.slack
+    def sigma(self, weight: Tensor) -> Tensor:
+        """The largest singular value as far as it is known, a function of the weight with u and v held."""
+        groups = self.u.shape[1]
+        at, group = self.largest // groups, self.largest % groups
+        symbol = self._symbol(weight, at[None])[:, 0].index_select(1, group[None])[:, 0]
+        # Copies, since the next iteration comes before this one's backward where a layer is used twice.
+        u, v = self.u[at, group].clone(), self.v[at, group].clone()
+        return (u * _product(symbol, v, 1)).sum() * self.slack
 
     def forward(self, weight: Tensor) -> Tensor:
         # Half precision would not resolve the last digits of a norm.
         with torch.autocast(weight.device.type, enabled=False):
-            matrix = self.matrix(weight)
             if self.training:
-                self.iterate(matrix.detach(), 1)
-            return weight / self.sigma(matrix)
+                self.iterate(weight.detach(), 1)
+            return weight / self.sigma(weight)
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    return vectors / torch.linalg.vector_norm(vectors, dim=(-2, -1), keepdim=True).clamp(min=1e-12)
+
+
+def _product(symbol: Tensor, vectors: Tensor, sign: int) -> Tensor:
+    """``(A + sign i B) (x + i y)``, real and imaginary part side by side: complex buffers survive no ``Module.to``."""
+    if len(symbol) == 1:
+        return symbol[0] @ vectors
+    a, b = symbol[0] @ vectors, symbol[1] @ vectors
+    return torch.stack([a[..., 0] - sign * b[..., 1], a[..., 1] + sign * b[..., 0]], -1)
 
 
 def spectral_norm(layer: M, norm: str = "reshape") -> M:
@@ -206,6 +223,5 @@ def operator_norm(layer: Any, norm: str = "operator", steps: int = 200) -> float
         steps: Power iterations.
     """
     measured = _Spectral(layer, norm)
-    matrix = measured.matrix(layer.weight)
-    measured.iterate(matrix, steps)
-    return float(measured.sigma(matrix))
+    measured.iterate(layer.weight, steps)
+    return float(measured.sigma(layer.weight))

@@ -218,3 +218,11 @@ def test_unknown_norms_and_layers_are_refused():
         spectral_norm(nn.ReLU())
     with pytest.raises(ConfigError, match="repeats inputs"):
         spectral_norm(nn.Conv2d(2, 2, 3, padding=1, padding_mode="replicate"), "operator")
+
+
+@pytest.mark.parametrize("norm", ["reshape", "operator"])
+def test_a_layer_may_be_used_twice_before_its_backward(norm):
+    torch.manual_seed(0)
+    for layer in (spectral_norm(SubmanifoldConv(2, 3, 3, 3), norm), spectral_norm(nn.Linear(3, 3), norm)):
+        (layer.weight.square().sum() + layer.weight.sum()).backward()
+        assert bool(layer.parametrizations.weight.original.grad.isfinite().all())
