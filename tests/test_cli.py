@@ -63,7 +63,7 @@ def config(toy: Path, tmp_path: Path) -> Path:
     values: dict[str, Any] = {
         "data": {"name": f"{toy}:train", "view": "image", "shape": [8, 8]},
         "model": {"name": "vae", "latent": 2, "beta": 0.01},
-        "network": {"name": "dense", "parameters": 8000},
+        "network": {"name": "dense", "parameters": 20000},
         "training": {"max_steps": 4, "batch": 16, "log_every": 2},
     }
     path = tmp_path / "run.yaml"
@@ -139,7 +139,7 @@ def test_another_network_and_model_come_with_their_own_view(
     saved = yaml.safe_load((tmp_path / "a" / "config.yaml").read_text())
     assert saved["model"] == {"name": "gan", "latent": 2}
     assert saved["network"]["name"] == network
-    assert saved["network"]["parameters"] == 8000
+    assert saved["network"]["parameters"] == 20000
     assert saved["data"]["view"] == ("points" if network == "points" else "image")
     assert (saved["training"]["seed"], saved["training"]["lr"], saved["training"]["max_steps"]) == (7, 1e-4, 2)
 
@@ -256,7 +256,7 @@ def test_a_study_with_a_mistake_makes_no_folder(run: Run, toy: Path, tmp_path: P
     base: dict[str, Any] = {
         "data": f"{toy}:train",
         "model": "vae",
-        "network": {"name": "dense", "parameters": 8000},
+        "network": {"name": "dense", "parameters": 20000},
         "evaluation": {"reference": f"{toy}:test"},
     }
     for changes, words in (

@@ -17,7 +17,8 @@ from sparsegen import data, metrics
 from sparsegen.data import FileSource, RaggedWriter
 from sparsegen.errors import DataError
 from sparsegen.events import Events
-from sparsegen.models import Model
+from sparsegen.models import IndependentHits, Model
+from sparsegen.models.latent import DecodingModel
 from sparsegen.nets import count_parameters
 from sparsegen.result import Result
 from sparsegen.study.planner import EvaluationConfig, PlannedRun
@@ -65,6 +66,7 @@ class Outcome:
         dropped: Generated hits outside the lattice, as a share of all.
         step: Steps trained.
         threads: Threads that the run computed with.
+        draws_counts: Whether the number of hits of each event was drawn from the training set rather than learned.
     """
 
     key: str
@@ -76,6 +78,7 @@ class Outcome:
     dropped: float = 0.0
     step: int = 0
     threads: int = 1
+    draws_counts: bool = False
 
     def write(self, folder: Path) -> None:
         """Into the run's folder, whole or not at all."""
@@ -237,6 +240,13 @@ def metrics_rows(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def _draws_counts(model: Model) -> bool:
+    """Whether a model takes the number of hits from the law of the training set."""
+    if isinstance(model, DecodingModel):
+        return model.draws_counts or bool(model.decoder.needs_counts)
+    return isinstance(model, IndependentHits)
+
+
 def peak_memory() -> float:
     """Largest memory that this process held, in MB: of the GPU where one was used, else resident."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
@@ -257,6 +267,7 @@ def finish_run(
     state = RunFolder(folder).read_status()
     costs = {"parameters": float(count_parameters(model)), "train_time": training_time(folder), "peak_memory": memory}
     facts: dict[str, Any] = {"step": int(state.get("step", 0)), "threads": torch.get_num_threads()}
+    facts["draws_counts"] = _draws_counts(model)
     if status == "done":
         costs["sample_time"] = sampling_time(model, run.config)
         seed = 1000 + run.config.training.seed

@@ -134,6 +134,9 @@ def caveats(finished: Finished) -> list[str]:
         f"{n:,} generated events against {len(real.reference):,} of {real.reference.name}, all on the same {lattice} "
         "cells; × floor: multiples of what real events against real ones give"
     )
+    drawn = [group.name for group in found if any(outcome.draws_counts for outcome in group.outcomes)]
+    if drawn:
+        lines.append(f"hits per event are drawn from the training set, not learned, by {', '.join(drawn)}")
     bad = [f"{group.name} ({status_text(group)})" for group in found if status_text(group)]
     if bad:
         lines.append(f"did not end well: {', '.join(bad)}")

@@ -91,6 +91,12 @@ def test_one_seed_is_called_illustrative_and_the_diverged_run_named(finished: Fi
     assert any("dense GAN (diverged)" in line for line in lines)
 
 
+def test_it_is_said_who_draws_the_number_of_hits_from_the_training_set(finished: Finished) -> None:
+    (line,) = [line for line in caveats(finished) if "drawn from the training set, not learned" in line]
+    assert "independent" in line
+    assert "VAE" not in line
+
+
 def test_histograms_take_values_outside_the_bins_and_none_at_all() -> None:
     real = np.random.default_rng(0).normal(size=500)
     far = [Histogram("far", np.full(10, 1e6), "#000000"), Histogram("none", np.array([]), "#ff0000")]
