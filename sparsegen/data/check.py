@@ -62,6 +62,16 @@ def event_findings(file: str, events: Events, start: int = 0) -> Iterator[Findin
         if amount:
             for event, hit in bad_rows(values < 0):
                 yield Finding(file, name, start + event, f"is {float(values[hit]):g}, a negative amount")
+    if events.is_cells and events.grid is not None:
+        key = events.batch * events.grid.cells + events.grid.ravel(events.coords)
+        if bool((key.diff() <= 0).any()):
+            ordered, place = key.sort(stable=True)
+            twice = torch.zeros_like(key, dtype=torch.bool)
+            twice[place[1:][ordered[1:] == ordered[:-1]]] = True
+            for event, hit in bad_rows(twice):
+                yield Finding(
+                    file, "coords", start + event, f"hold the cell {tuple(events.coords[hit].tolist())} twice"
+                )
     if events.condition is not None:
         for k, name in enumerate(events.conditions):
             for event in (~events.condition[:, k].isfinite()).nonzero()[:, 0].tolist():

@@ -103,6 +103,8 @@ class RaggedWriter:
     ) -> None:
         """Add events, with class indices ``labels (B,)`` and split indices ``split (B,)`` where the file has them."""
         events = events.detach().to("cpu")
+        if events.is_cells:
+            events = events.coalesce()
         if self._like is None:
             self._start(events)
         self._compare(events)

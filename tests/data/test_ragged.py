@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -212,6 +213,19 @@ class TestFaults:
         row = int(events.batch[-1])
         data.write(events.replace(coords=coords), tmp_path / "bad.h5")
         self.refused(tmp_path / "bad.h5", f"phirel of row {row}", "not finite")
+
+    def test_a_cell_that_comes_twice(self, tmp_path: Path, make_points: Make) -> None:
+        grid = Grid.regular((6, 8), (-0.8, -0.8), (0.8, 0.8), ("etarel", "phirel"))
+        cells, _ = make_points(40).voxelize(grid)
+        data.write(cells, tmp_path / "bad.h5")
+        row = int(cells.counts.argmax())
+        hit = int(cells.offsets[row])
+        with h5py.File(tmp_path / "bad.h5", "r+") as file:
+            file["coords"][hit + 1] = file["coords"][hit]
+            sums = json.loads(file.attrs["checksums"])
+            sums["coords"] = hashlib.sha256(file["coords"][:].tobytes()).hexdigest()
+            file.attrs["checksums"] = json.dumps(sums)
+        self.refused(tmp_path / "bad.h5", f"coords of row {row}", "twice", "repair")
 
     def test_a_cell_outside_the_grid(self, tmp_path: Path, make_points: Make) -> None:
         grid = Grid.regular((6, 8), (-0.8, -0.8), (0.8, 0.8), ("etarel", "phirel"))
