@@ -8,12 +8,22 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from sparsegen.errors import DataError
-from sparsegen.sparse.backends import Backend, choose
+from sparsegen.errors import BackendError, DataError
+from sparsegen.sparse.backends import Backend, backends, choose
 from sparsegen.sparse.kernel_map import KernelMap
 from sparsegen.sparse.tensor import Sites, SparseTensor
 
 __all__ = ["concat", "convolve", "prune", "union_add"]
+
+
+def _check_order(backend: Backend) -> None:
+    # Gradients are recorded in a backward only where they are to be differentiated again.
+    if torch.is_grad_enabled() and not backend.capabilities.double_backward:
+        able = [name for name, capabilities in backends().items() if capabilities.double_backward]
+        raise BackendError(
+            f"the {backend.name} back end has no double backward (gradient penalties, create_graph=True); "
+            f"{', '.join(able)} can: use_backend({able[0]!r})"
+        )
 
 
 class _Convolve(Function):
@@ -27,6 +37,7 @@ class _Convolve(Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        _check_order(ctx.backend)
         (g,) = gradients
         x, weight = ctx.saved_tensors
         gx = gw = None
@@ -48,6 +59,7 @@ class _Correlate(Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        _check_order(ctx.backend)
         (h,) = gradients
         x, y = ctx.saved_tensors
         gx = gy = None

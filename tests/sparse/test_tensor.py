@@ -1,5 +1,7 @@
 """Sparse tensors: round trips, unions, and errors at the boundary."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -17,6 +19,7 @@ from sparsegen.sparse import (
     union_add,
     use_backend,
 )
+from sparsegen.sparse.backends import BACKENDS, TorchBackend
 
 
 def test_rows_are_sorted_and_dense_round_trips(cloud):
@@ -162,3 +165,21 @@ def test_back_ends_say_what_they_can():
     x = SparseTensor(torch.ones(1, 1).half(), torch.tensor([[0, 0]]), (2,), 1)
     with use_backend("torch"), pytest.raises(BackendError, match=r"the torch back end has no torch\.float16; none can"):
         layer(x)
+
+
+class Once(TorchBackend):
+    name = "once"
+    capabilities = replace(TorchBackend.capabilities, double_backward=False)
+
+
+def test_a_gradient_penalty_on_a_back_end_without_second_derivatives_is_refused(cloud, monkeypatch):
+    monkeypatch.setitem(BACKENDS._items, "once", Once())
+    x, layer = cloud((6, 6)), SubmanifoldConv(2, 2, 1, 3).double()
+    features = x.features.requires_grad_()
+    with use_backend("once"):
+        y = layer(x.replace(features)).features.square().sum()
+        with pytest.raises(BackendError, match=r"once back end has no double backward .* use_backend\('"):
+            torch.autograd.grad(y, features, create_graph=True)
+        (once,) = torch.autograd.grad(y, features)
+    (twice,) = torch.autograd.grad(layer(x.replace(features)).features.square().sum(), features)
+    assert torch.allclose(once, twice)
