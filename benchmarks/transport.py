@@ -54,7 +54,8 @@ def seconds_to(solver: AveragedSGD | ClassicalAdam, levels: tuple[float, ...], g
     """CPU seconds at which each error is first reached, looked for at times that grow by an eighth."""
     search, generator = CellSearch(solver.targets), torch.Generator().manual_seed(1)
     n = len(solver.targets)
-    spent, reached = 0.0, {}
+    spent = 0.0
+    reached: dict[float, float] = {}
     while spent < give_up and len(reached) < len(levels):
         begin = time.process_time()
         solver.advance(max(solver.seen // 8, 5 * 512), generator)

@@ -1,7 +1,8 @@
-r"""Exact semi-discrete transport from the square: power cells by lifting, damped Newton.
+r"""Exact semi-discrete transport in the plane: power cells by lifting, damped Newton.
 
 The cells of :math:`\max_i \langle x, y_i \rangle + h_i` are the faces dual to the lower convex hull of the points
-:math:`(y_i, -h_i)`. Clipped to the square they give areas and wall lengths, hence gradient and Hessian of the energy.
+:math:`(y_i, -h_i)`. Their walls, clipped to the support of the law, give masses by the divergence theorem and weighted
+lengths, hence gradient and Hessian of the energy.
 
 References:
     Convergence of a Newton Algorithm for Semi-Discrete Optimal Transport (Kitagawa, Merigot and Thibert, 2019),
@@ -12,6 +13,7 @@ References:
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,36 +21,100 @@ from numpy.typing import NDArray
 from scipy.sparse import csc_matrix
 from scipy.sparse.linalg import splu
 from scipy.spatial import ConvexHull
+from scipy.special import ndtr, owens_t
 
-__all__ = ["PowerCells", "newton_heights", "power_cells"]
+__all__ = ["NORMAL", "SQUARE", "PlaneLaw", "PowerCells", "newton_heights", "power_cells"]
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class PowerCells:
-    """The cells of the square [-1/2, 1/2]^2.
+class PlaneLaw:
+    """A law in the plane, as what crosses a wall.
+
+    A wall lies at the signed distance ``offset`` from the origin, measured along its outward normal, and runs from
+    ``low`` to ``high`` along its line.
 
     Args:
-        areas: ``(n,)``.
-        moments: First moments ``(n, 2)``: area times centre.
-        walls: Pairs of neighbours ``(e, 2)``.
-        lengths: Length of each wall inside the square ``(e,)``.
+        half: The law lives in the square [-half, half]^2, to rounding.
+        reach: Half-width of the square that the first Voronoi cells are spread over.
+        flux: (offset, low, high) -> flux of the radial field whose divergence is the density.
+        length: (offset, low, high) -> integral of the density along the wall.
+        moment: (offset, low, high, normal, along) -> its part of the cell's first moment ``(e, 2)``.
     """
 
-    areas: Array
+    half: float
+    reach: float
+    flux: Callable[[Array, Array, Array], Array]
+    length: Callable[[Array, Array, Array], Array]
+    moment: Callable[[Array, Array, Array, Array, Array], Array]
+
+
+def _square_moment(offset: Array, low: Array, high: Array, normal: Array, along: Array) -> Array:
+    """The triangle between the wall and the origin: area times centre."""
+    middle = offset[:, None] * normal + ((low + high) / 2)[:, None] * along
+    return (offset * (high - low) / 3)[:, None] * middle
+
+
+def _normal_flux(offset: Array, low: Array, high: Array) -> Array:
+    r"""Of :math:`x (1 - e^{-r^2 / 2}) / 2 \pi r^2`: an angle less Owen's T; 0 for a wall through the origin."""
+    d = np.where(offset == 0, 1.0, offset)
+    with np.errstate(over="ignore"):
+        first, last = low / d, high / d
+    angle = (np.arctan(last) - np.arctan(first)) / (2 * np.pi)
+    return np.where(offset == 0, 0.0, angle - owens_t(d, last) + owens_t(d, first))
+
+
+def _normal_length(offset: Array, low: Array, high: Array) -> Array:
+    length: Array = np.exp(-(offset**2) / 2) / np.sqrt(2 * np.pi) * (ndtr(high) - ndtr(low))
+    return length
+
+
+SQUARE = PlaneLaw(
+    half=0.5,
+    reach=0.45,
+    flux=lambda offset, low, high: offset * (high - low) / 2,
+    length=lambda offset, low, high: high - low,
+    moment=_square_moment,
+)
+"""Uniform on [-1/2, 1/2]^2."""
+
+NORMAL = PlaneLaw(
+    half=9.0,
+    reach=1.0,
+    flux=_normal_flux,
+    length=_normal_length,
+    # x phi(x) is minus the gradient of phi
+    moment=lambda offset, low, high, normal, along: -normal * _normal_length(offset, low, high)[:, None],
+)
+"""N(0, I)."""
+
+
+@dataclass(frozen=True)
+class PowerCells:
+    """The cells that the planes cut a law into.
+
+    Args:
+        masses: ``(n,)``.
+        moments: First moments ``(n, 2)``: mass times centre.
+        walls: Pairs of neighbours ``(e, 2)``.
+        lengths: Length of each wall, weighted with the density ``(e,)``.
+    """
+
+    masses: Array
     moments: Array
     walls: Integers
     lengths: Array
 
 
-def power_cells(targets: Array, heights: Array) -> PowerCells:
-    """Exact cells of the square.
+def power_cells(targets: Array, heights: Array, law: PlaneLaw = SQUARE) -> PowerCells:
+    """Exact cells.
 
     Args:
         targets: ``(n, 2)``, not all on one line.
         heights: ``(n,)``.
+        law: What they are cells of.
     """
     walls, low, high = _dual_edges(targets, heights)
     i, j = walls.T
@@ -56,55 +122,67 @@ def power_cells(targets: Array, heights: Array) -> PowerCells:
     distance = np.hypot(*across.T)
     normal = across / distance[:, None]
     offset = (heights[i] - heights[j]) / distance
-    foot, along = normal * offset[:, None], np.stack([-normal[:, 1], normal[:, 0]], 1)
-    low, high = _clip(foot, along, low, high)
+    along = np.stack([-normal[:, 1], normal[:, 0]], 1)
+    low, high = _clip(normal * offset[:, None], along, low, high, law.half)
     kept = high > low
-    i, j, offset, low, high = i[kept], j[kept], offset[kept], low[kept], high[kept]
-    begin, end = foot[kept] + low[:, None] * along[kept], foot[kept] + high[:, None] * along[kept]
+    i, j, low, high = i[kept], j[kept], low[kept], high[kept]
+    offset, normal, along = offset[kept], normal[kept], along[kept]
 
-    # Divergence theorem: area and first moments from walls, seen from the origin.
-    areas, moments = np.zeros(len(targets)), np.zeros((len(targets), 2))
-    half = offset * (high - low) / 2
-    _gather(areas, moments, i, half, begin, end)
-    _gather(areas, moments, j, -half, begin, end)
-    for owner, begin, end in _sides(targets, heights):
-        _gather(areas, moments, owner, np.abs(end - begin).sum(1) / 4, begin, end)
-    return PowerCells(areas, moments, walls[kept], high - low)
+    masses, moments = np.zeros(len(targets)), np.zeros((len(targets), 2))
+    lengths = law.length(offset, low, high)
+    flux, moment = law.flux(offset, low, high), law.moment(offset, low, high, normal, along)
+    for owner, sign in ((i, 1), (j, -1)):
+        np.add.at(masses, owner, sign * flux)
+        np.add.at(moments, owner, sign * moment)
+    for side in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+        normal = np.array([side], dtype=np.float64)
+        along = np.array([[-side[1], side[0]]], dtype=np.float64)
+        owner, ends = _envelope(targets @ along[0], heights + law.half * (targets @ normal[0]), law.half)
+        low, high, offset = ends[:-1], ends[1:], np.full(len(owner), law.half)
+        np.add.at(masses, owner, law.flux(offset, low, high))
+        np.add.at(moments, owner, law.moment(offset, low, high, normal, along))
+    return PowerCells(masses, moments, walls[kept], lengths)
 
 
 def newton_heights(
-    targets: Array, weights: Array, tolerance: float, deadline: float, start: Array | None = None
+    targets: Array,
+    weights: Array,
+    tolerance: float,
+    deadline: float,
+    start: Array | None = None,
+    law: PlaneLaw = SQUARE,
 ) -> tuple[Array, PowerCells]:
-    """Heights whose cells have the given areas, by Newton steps that keep every cell alive.
+    """Heights whose cells have the given masses, by Newton steps that keep every cell alive.
 
     Args:
         targets: ``(n, 2)``, different points, not all on one line.
-        weights: Areas ``(n,)``, positive, sum 1.
-        tolerance: Largest error of an area relative to its weight.
+        weights: Masses ``(n,)``, positive, sum 1.
+        tolerance: Largest error of a mass relative to its weight.
         deadline: Value of ``time.monotonic()`` at which to return what there is.
         start: Heights to start from; used if they leave no cell empty.
+        law: What is transported.
 
     Returns:
         Heights ``(n,)`` and their cells.
     """
     heights, cells = None, None
     if start is not None:
-        heights, cells = start, power_cells(targets, start)
-    if heights is None or cells is None or not (cells.areas > 0).all():
-        heights = _voronoi_heights(targets)
-        cells = power_cells(targets, heights)
-    floor = min(float(cells.areas.min()), float(weights.min())) / 2
+        heights, cells = start, power_cells(targets, start, law)
+    if heights is None or cells is None or not (cells.masses > 0).all():
+        heights = _voronoi_heights(targets, law.reach)
+        cells = power_cells(targets, heights, law)
+    floor = min(float(cells.masses.min()), float(weights.min())) / 2
     while time.monotonic() < deadline:
-        error = cells.areas - weights
+        error = cells.masses - weights
         if np.abs(error / weights).max() <= tolerance:
             break
         step = _newton_step(targets, cells, error)
         size, damped = float(np.linalg.norm(error)), 1.0
         while damped > 1e-12:
             tried = heights - damped * step
-            after = power_cells(targets, tried)
-            shrinks = float(np.linalg.norm(after.areas - weights)) <= (1 - damped / 2) * size
-            if shrinks and after.areas.min() > floor:
+            after = power_cells(targets, tried, law)
+            shrinks = float(np.linalg.norm(after.masses - weights)) <= (1 - damped / 2) * size
+            if shrinks and after.masses.min() > floor:
                 break
             damped /= 2
         else:
@@ -133,10 +211,10 @@ def _newton_step(targets: Array, cells: PowerCells, error: Array) -> Array:
     return step
 
 
-def _voronoi_heights(targets: Array) -> Array:
-    """Heights whose cells are Voronoi cells of the targets shrunk into the square: none is empty."""
+def _voronoi_heights(targets: Array, reach: float) -> Array:
+    """Heights whose cells are Voronoi cells of the targets shrunk into the law's middle: none is empty."""
     low, high = targets.min(0), targets.max(0)
-    centre, scale = (low + high) / 2, 0.9 / float((high - low).max())
+    centre, scale = (low + high) / 2, 2 * reach / float((high - low).max())
     moved = (targets - centre) * scale
     # <x, y> + h with h = -|moved|^2 / (2 scale) ranks as -|x - moved|^2 does
     heights: Array = -(moved**2).sum(1) / (2 * scale)
@@ -181,56 +259,37 @@ def _dual_edges(targets: Array, heights: Array) -> tuple[Integers, Array, Array]
     return walls, low, high
 
 
-def _clip(foot: Array, along: Array, low: Array, high: Array) -> tuple[Array, Array]:
+def _clip(foot: Array, along: Array, low: Array, high: Array, half: float) -> tuple[Array, Array]:
     """The parts of lines ``foot + t along`` inside the square (Liang and Barsky 1984)."""
     low, high = low.copy(), high.copy()
     for axis in range(2):
         direction, position = along[:, axis], foot[:, axis]
         parallel = direction == 0
         with np.errstate(divide="ignore", invalid="ignore"):
-            bounds = np.sort(np.stack([(-0.5 - position) / direction, (0.5 - position) / direction]), axis=0)
-        inside = np.abs(position) < 0.5
+            bounds = np.sort(np.stack([(-half - position) / direction, (half - position) / direction]), axis=0)
+        inside = np.abs(position) < half
         low = np.where(parallel, np.where(inside, low, np.inf), np.maximum(low, bounds[0]))
         high = np.where(parallel, np.where(inside, high, -np.inf), np.minimum(high, bounds[1]))
     return low, high
 
 
-def _gather(areas: Array, moments: Array, owner: Integers, area: Array, begin: Array, end: Array) -> None:
-    """Adds signed triangles (origin, begin, end)."""
-    np.add.at(areas, owner, area)
-    np.add.at(moments, owner, area[:, None] * (begin + end) / 3)
-
-
-def _sides(targets: Array, heights: Array) -> list[tuple[Integers, Array, Array]]:
-    """Who owns which piece of each side of the square: owners, beginnings and ends."""
-    pieces = []
-    for axis in range(2):
-        for end in (-0.5, 0.5):
-            slope, level = targets[:, axis], heights + end * targets[:, 1 - axis]
-            owner, walls = _envelope(slope, level)
-            points = np.full((len(walls), 2), end)
-            points[:, axis] = walls
-            pieces.append((owner, points[:-1], points[1:]))
-    return pieces
-
-
-def _envelope(slope: Array, level: Array) -> tuple[Integers, Array]:
-    """Upper envelope of lines over [-1/2, 1/2]: which line is on top between which walls."""
+def _envelope(slope: Array, level: Array, half: float) -> tuple[Integers, Array]:
+    """Upper envelope of lines over [-half, half]: which line is on top between which walls."""
     order = np.lexsort((level, slope))
     # among equal slopes only the highest line can show
     order = order[np.append(np.diff(slope[order]) > 0, True)]
     kept: list[int] = []
     starts: list[float] = []
     for line, s, h in zip(order.tolist(), slope[order].tolist(), level[order].tolist(), strict=True):
-        start = -0.5
+        start = -half
         while kept:
             start = (level[kept[-1]] - h) / (s - slope[kept[-1]])
             if start > starts[-1]:
                 break
             kept.pop()
             starts.pop()
-            start = -0.5
-        if start < 0.5:
+            start = -half
+        if start < half:
             kept.append(line)
-            starts.append(max(start, -0.5))
-    return np.array(kept, dtype=np.int64), np.append(starts, 0.5)
+            starts.append(max(start, -half))
+    return np.array(kept, dtype=np.int64), np.append(starts, half)

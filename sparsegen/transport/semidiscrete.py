@@ -21,7 +21,7 @@ from sparsegen.errors import ConfigError, DataError, unknown_name
 from sparsegen.kernels import CellSearch
 from sparsegen.transport.certificate import AIM, Certificate, certify_counts, certify_measures, samples_needed
 from sparsegen.transport.extended import acceptance_curve, extended_map
-from sparsegen.transport.newton2d import newton_heights
+from sparsegen.transport.newton2d import NORMAL, SQUARE, newton_heights
 from sparsegen.transport.quantile import is_exact, line_cells, line_of, quantile_heights
 from sparsegen.transport.sampling import measure_cells
 from sparsegen.transport.sgd import AveragedSGD, ClassicalAdam, gaussian_heights
@@ -98,7 +98,7 @@ class SemiDiscreteOT:
             tol: Root-mean-square relative error of the cells' masses.
             max_seconds: Wall time, certificate included.
             generator: Origin of all samples.
-            solver: ``quantile`` (targets on a line), ``newton`` (the square; exact), ``sgd`` (averaged stochastic
+            solver: ``quantile`` (targets on a line), ``newton`` (the plane; exact), ``sgd`` (averaged stochastic
                 gradient), ``adam`` (the classical solver, for reference), or ``auto``: the first that fits.
 
         Returns:
@@ -123,11 +123,11 @@ class SemiDiscreteOT:
             return self._certify(samples_needed(len(self.targets), tol), generator, tol, begin)
         if name == "newton":
             weights = self.weights.double().cpu().numpy()
-            heights, cells = newton_heights(
-                self._unit.cpu().numpy(), weights, min(tol, 1e-9), begin + max_seconds, self._heights.cpu().numpy()
-            )
+            law = SQUARE if self.source.name == "uniform" else NORMAL
+            y, start = self._unit.cpu().numpy(), self._heights.cpu().numpy()
+            heights, cells = newton_heights(y, weights, min(tol, 1e-9), begin + max_seconds, start, law)
             self._heights = torch.from_numpy(heights).to(self._heights)
-            return self._certify_exact(cells.areas, cells.moments, tol, begin)
+            return self._certify_exact(cells.masses, cells.moments, tol, begin)
         return self._descend(name, tol, begin, max_seconds, generator)
 
     def assign(self, x: Tensor) -> Tensor:
@@ -235,15 +235,13 @@ class SemiDiscreteOT:
         if solver not in SOLVERS:
             raise ConfigError(unknown_name("solver", solver, SOLVERS))
         on_line = self._line is not None
-        square = self.source.name == "uniform" and self.source.dim == 2
+        plane = self.source.name != "sampler" and self.source.dim == 2
         if solver == "auto":
-            return "quantile" if on_line else "newton" if square else "sgd"
+            return "quantile" if on_line else "newton" if plane else "sgd"
         if solver == "quantile" and not on_line:
             raise ConfigError("solver='quantile' needs targets on one line; use 'auto'")
-        if solver == "newton" and (not square or on_line):
-            raise ConfigError(
-                "solver='newton' needs the uniform source on the square and targets off a line; use 'auto'"
-            )
+        if solver == "newton" and (not plane or on_line):
+            raise ConfigError("solver='newton' needs a named source in the plane and targets off a line; use 'auto'")
         return solver
 
     def _averaged(self, heights: Tensor) -> AveragedSGD:

@@ -10,7 +10,7 @@ from sparsegen.errors import ConfigError, DataError
 from sparsegen.transport import SemiDiscreteOT
 from sparsegen.transport.cells import best_cells
 from sparsegen.transport.certificate import certify_counts, samples_needed
-from sparsegen.transport.newton2d import newton_heights, power_cells
+from sparsegen.transport.newton2d import NORMAL, SQUARE, newton_heights, power_cells
 
 
 def seeded(seed):
@@ -67,32 +67,46 @@ def test_targets_on_a_line_in_space_are_solved_as_such():
     assert certificate.samples > 0
 
 
-def test_cells_of_the_square_are_those_that_samples_see():
+@pytest.mark.parametrize("law", [SQUARE, NORMAL])
+def test_exact_cells_are_those_of_a_fine_grid(law):
     y, h = gaussians(15, 2).numpy(), 0.2 * gaussians(15, 1, 1)[:, 0].numpy()
-    cells = power_cells(y, h)
-    grid = (np.arange(600) + 0.5) / 600 - 0.5
+    cells = power_cells(y, h, law)
+    grid = ((np.arange(600) + 0.5) / 600 - 0.5) * (1 if law is SQUARE else 12)
     x = np.stack(np.meshgrid(grid, grid), -1).reshape(-1, 2)
+    density = np.ones(len(x)) if law is SQUARE else np.exp(-(x**2).sum(1) / 2)
+    density /= density.sum()
     owner = (x @ y.T + h).argmax(1)
-    np.testing.assert_allclose(cells.areas, np.bincount(owner, minlength=15) / len(x), atol=2e-3)
+    np.testing.assert_allclose(cells.masses, np.bincount(owner, weights=density, minlength=15), atol=2e-3)
     for axis in range(2):
-        moment = np.bincount(owner, weights=x[:, axis], minlength=15) / len(x)
-        np.testing.assert_allclose(cells.moments[:, axis], moment, atol=2e-3)
+        moment = np.bincount(owner, weights=density * x[:, axis], minlength=15)
+        np.testing.assert_allclose(cells.moments[:, axis], moment, atol=5e-3)
+    assert cells.masses.sum() == pytest.approx(1, abs=1e-12)
 
 
-def test_walls_over_distances_are_the_hessian():
+@pytest.mark.parametrize("law", [SQUARE, NORMAL])
+def test_walls_over_distances_are_the_hessian(law):
     y, h, e = gaussians(15, 2).numpy(), 0.2 * gaussians(15, 1, 1)[:, 0].numpy(), 1e-6
-    cells = power_cells(y, h)
+    cells = power_cells(y, h, law)
     hessian = np.zeros((15, 15))
     i, j = cells.walls.T
     rate = cells.lengths / np.hypot(*(y[i] - y[j]).T)
     np.add.at(hessian, (np.r_[i, j, i, j], np.r_[j, i, i, j]), np.r_[-rate, -rate, rate, rate])
-    differences = [(power_cells(y, h + e * d).areas - power_cells(y, h - e * d).areas) / (2 * e) for d in np.eye(15)]
+    differences = [
+        (power_cells(y, h + e * d, law).masses - power_cells(y, h - e * d, law).masses) / (2 * e) for d in np.eye(15)
+    ]
     np.testing.assert_allclose(hessian, differences, atol=1e-7)
 
 
+def test_a_wall_through_the_origin_halves_a_normal_law():
+    y = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, -50.0]])
+    masses = power_cells(y, np.array([0.0, 0.0, -500.0]), NORMAL).masses
+    np.testing.assert_allclose(masses, [0.5, 0.5, 0.0], atol=1e-12)
+
+
+@pytest.mark.parametrize("source", ["uniform", "normal"])
 @pytest.mark.parametrize("n", [3, 40])
-def test_newton_meets_any_weights_exactly(n):
-    transport = SemiDiscreteOT(gaussians(n, 2), dirichlet(n))
+def test_newton_meets_any_weights_exactly(n, source):
+    transport = SemiDiscreteOT(gaussians(n, 2), dirichlet(n), source)
     certificate = transport.fit(tol=1e-6)
     assert certificate.converged
     assert certificate.rms < 1e-8
@@ -104,7 +118,7 @@ def test_newton_on_a_regular_lattice_where_four_cells_meet():
     side = np.linspace(-1, 1, 6)
     y = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)
     _, cells = newton_heights(y, np.full(36, 1 / 36), 1e-10, math.inf)
-    np.testing.assert_allclose(cells.areas * 36, 1, atol=1e-9)
+    np.testing.assert_allclose(cells.masses * 36, 1, atol=1e-9)
 
 
 def test_the_cost_is_that_of_the_linear_program_on_a_discretised_source():
@@ -336,7 +350,7 @@ def test_bad_settings_are_refused():
         SemiDiscreteOT(y).fit(tol=0)
     with pytest.raises(ConfigError, match="on one line"):
         SemiDiscreteOT(y).fit(solver="quantile")
-    with pytest.raises(ConfigError, match="the square"):
+    with pytest.raises(ConfigError, match="in the plane"):
         SemiDiscreteOT(y).fit(solver="newton")
     with pytest.raises(ConfigError, match=r"call fit\(\) first"):
         SemiDiscreteOT(y).sample(3)
