@@ -22,12 +22,21 @@ from sparsegen.transport.source import Source
 __all__ = ["AveragedSGD", "ClassicalAdam", "gaussian_heights", "matrix_power"]
 
 
+UNEVEN = 4
+"""Up to this dimension cells differ so much that each height has its own step."""
+NEAREST = 0.2
+"""Share of the samples that counts as close to a wall."""
+DRAWN = 8192
+"""Source samples drawn at once."""
+
+
 class AveragedSGD:
     r"""Polynomially averaged stochastic gradient with a step scaled by the Hessian.
 
     The gap between the best and the second-best score of a sample has, at zero, the density
     :math:`\sum_i \partial^2 E / \partial h_i^2`: it gives the scale of the step. Steps shrink like
-    :math:`(1 + \text{seen} / 4n)^{-0.6}`; the average weights iterate t by t.
+    :math:`(1 + \text{seen} / 4n)^{-1/2}`; the average weights iterate t by t. In few dimensions, where some cells have
+    far more wall than others, each height gets a step of its own, from the samples close to the walls of its cell.
 
     Args:
         targets: ``(n, d)``, of zero mean and unit scale.
@@ -38,8 +47,9 @@ class AveragedSGD:
     """
 
     def __init__(self, targets: Tensor, weights: Tensor, source: Source, heights: Tensor, seen: int = 0) -> None:
-        self.targets, self.weights, self.source = targets, weights, source
+        self.targets, self.weights, self.source = targets, weights.to(heights), source
         self._search = CellSearch(targets)
+        self._uneven = targets.shape[1] <= UNEVEN
         self.iterate = heights.clone()
         self.average = heights.clone()
         self.seen = seen
@@ -47,6 +57,7 @@ class AveragedSGD:
         self._steps = 0
         self._density = 0.0
         self._measure_again = 0
+        self._walls, self._curvature = torch.zeros_like(heights), torch.ones_like(heights)
 
     @property
     def heights(self) -> Tensor:
@@ -55,38 +66,58 @@ class AveragedSGD:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Where the descent stands, as tensors."""
-        counters = torch.tensor([self.seen, self._steps, self._measure_again])
-        density = torch.tensor(self._density, dtype=torch.float64)
-        return {"iterate": self.iterate, "average": self.average, "counters": counters, "density": density}
+        return {
+            "iterate": self.iterate,
+            "average": self.average,
+            "counters": torch.tensor([self.seen, self._steps, self._measure_again]),
+            "density": torch.tensor(self._density, dtype=torch.float64),
+            "walls": self._walls,
+            "curvature": self._curvature,
+        }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Goes on from there."""
         self.iterate, self.average = state["iterate"].clone(), state["average"].clone()
         self.seen, self._steps, self._measure_again = state["counters"].tolist()
         self._density = float(state["density"])
+        self._walls, self._curvature = state["walls"].clone(), state["curvature"].clone()
 
     def advance(self, samples: int, generator: torch.Generator | None) -> None:
         """Takes steps on at least that many fresh samples."""
+        left = -(-samples // self.batch)
+        while left > 0:
+            # few large draws cost less than many small ones
+            together = min(left, max(1, DRAWN // self.batch))
+            for x in self.source.draw(together * self.batch, generator, self.targets).split(self.batch):
+                self._step(x)
+            left -= together
+
+    def _step(self, x: Tensor) -> None:
         n = len(self.targets)
-        for _ in range(-(-samples // self.batch)):
-            x = self.source.draw(self.batch, generator, self.targets)
-            if self._steps >= self._measure_again:
-                self._measure_density(x)
-            cells = self._search.best(x, self.iterate).cells
-            excess = torch.bincount(cells, minlength=n) / self.batch - self.weights
-            step = 0.5 * n / self._density * (1 + self.seen / (4 * n)) ** -0.6
-            self.iterate -= step * excess.to(self.iterate)
-            self.seen += self.batch
-            self._steps += 1
-            self.average += (self.iterate - self.average) * (2 / (self._steps + 1))
+        if self._steps >= self._measure_again:
+            self._measure_density(x)
+        found = self._search.best(x, self.iterate, second=self._uneven)
+        if self._uneven:
+            close = found.cells[found.scores - found.seconds < NEAREST / self._density]
+            self._walls += torch.bincount(close, minlength=n)
+        excess = torch.bincount(found.cells, minlength=n).to(self.iterate) / self.batch - self.weights
+        step = 0.7 * n / self._density * (1 + self.seen / (4 * n)) ** -0.5
+        self.iterate -= step * excess / self._curvature
+        self.seen += self.batch
+        self._steps += 1
+        self.average += (self.iterate - self.average) * (2 / (self._steps + 1))
 
     def _measure_density(self, x: Tensor) -> None:
         """Density of the gap at zero, from the closest fifth of the samples; again after as many steps as so far."""
         found = self._search.best(x, self.iterate, second=True)
         gaps = found.scores - found.seconds
-        near = float(gaps.kthvalue(max(1, len(gaps) // 5)).values)
-        self._density = 0.2 / max(near, 1e-12)
+        near = float(gaps.kthvalue(max(1, int(len(gaps) * NEAREST))).values)
+        self._density = NEAREST / max(near, 1e-12)
         self._measure_again = max(8, 2 * self._steps)
+        if float(self._walls.sum()) > 2 * len(self.targets):
+            # drawn towards the mean, as counts of a few samples scatter
+            self._curvature = ((self._walls / self._walls.mean() + 0.3) / 1.3).clamp(0.2, 5.0)
+            self._walls = self._walls / 2
 
 
 class ClassicalAdam:
