@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -125,6 +126,17 @@ def keep_cells(
     return (rank - starts[batch] < counts[batch]) & possible
 
 
+def lattice_of(schema: Schema) -> Grid:
+    """The lattice that a network of cells needs.
+
+    Raises:
+        ConfigError: The schema has none.
+    """
+    if schema.grid is None:
+        raise ConfigError("dense and sparse networks need the lattice of their data: pass grid=")
+    return schema.grid
+
+
 class _Network(nn.Module):
     """A network that knows its schema and takes the condition from its input."""
 
@@ -135,9 +147,7 @@ class _Network(nn.Module):
         self.condition_dim = len(schema.conditions)
 
     def _grid(self) -> Grid:
-        if self.schema.grid is None:
-            raise ConfigError(f"{type(self).__name__} needs the lattice of its data: pass grid=")
-        return self.schema.grid
+        return lattice_of(self.schema)
 
     def _condition(self, condition: Tensor | None, size: int) -> Tensor:
         """The standardised condition ``(B, K)``, checked."""
@@ -152,18 +162,36 @@ class _Network(nn.Module):
         return self.scaler.condition(condition)
 
 
-class Encoder(_Network):
+class _Reader(_Network):
+    """A network that reads events through a trunk.
+
+    Args:
+        schema: Axes, columns and scales of the data.
+        trunk: ``(network, events, standardised condition (B, K)) -> (B, out)``.
+    """
+
+    def __init__(self, schema: Schema, trunk: nn.Module) -> None:
+        super().__init__(schema)
+        self.trunk = trunk
+
+    def _read(self, events: Events) -> Tensor:
+        return cast(Tensor, self.trunk(self, events, self._condition(events.condition, len(events))))
+
+
+class Encoder(_Reader):
     """Events to codes ``(B, d)``."""
 
     def forward(self, events: Events) -> Tensor:
-        raise NotImplementedError
+        """Codes ``(B, d)``."""
+        return self._read(events)
 
 
-class Critic(_Network):
+class Critic(_Reader):
     """Events to scores ``(B,)``; knows how to interpolate between events in its own units."""
 
     def forward(self, events: Events) -> Tensor:
-        raise NotImplementedError
+        """Scores ``(B,)``."""
+        return self._read(events)[:, 0]
 
     def leaves(self, events: Events) -> tuple[Events, tuple[Tensor, ...]]:
         """The same events, rebuilt from leaf tensors in units of order one, for penalties on the critic's gradient.

@@ -21,6 +21,7 @@ from sparsegen.nets.base import (
     as_cells,
     bounded_log_std,
     keep_cells,
+    lattice_of,
     straight_through,
 )
 from sparsegen.nets.pyramid import Pyramid
@@ -62,8 +63,9 @@ def _conv(dim: int) -> type[nn.Module]:
 class _Trunk(nn.Module):
     """Convolutions and halvings down to the coarsest lattice, read out cell by cell."""
 
-    def __init__(self, schema: Schema, pyramid: Pyramid, width: float, out: int) -> None:
+    def __init__(self, schema: Schema, width: float, out: int) -> None:
         super().__init__()
+        pyramid = Pyramid.of(lattice_of(schema))
         dim, wide = len(pyramid.periodic), [channels(width, level) for level in range(pyramid.depth + 1)]
         self.shape = pyramid.shapes[0]
         self.mix = nn.ModuleList()
@@ -79,7 +81,9 @@ class _Trunk(nn.Module):
         hidden = channels(width, 2)
         self.read = MLP((channels(width / 2, 0) * cells + len(schema.conditions), hidden, out))
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+    def forward(self, net: Encoder | Critic, events: Events, condition: Tensor) -> Tensor:
+        cells = as_cells(events, net._grid())
+        x = cells.with_features(net.scaler.compand(cells.features)).to_dense()
         padding = [p for n, m in zip(reversed(self.shape), reversed(x.shape[2:]), strict=True) for p in (0, n - m)]
         x = F.pad(x, padding)
         for mix, down in zip(self.mix, self.down, strict=True):
@@ -98,26 +102,14 @@ class DenseEncoder(Encoder):
     """
 
     def __init__(self, schema: Schema, latent: int, width: float) -> None:
-        super().__init__(schema)
-        self.trunk = _Trunk(schema, Pyramid.of(self._grid()), width, latent)
-
-    def forward(self, events: Events) -> Tensor:
-        """Codes ``(B, latent)``."""
-        image = _image(self, events)
-        return cast(Tensor, self.trunk(image, self._condition(events.condition, len(events))))
+        super().__init__(schema, _Trunk(schema, width, latent))
 
 
 class DenseCritic(Critic):
     """The same trunk as :class:`DenseEncoder`, read out as one score an event."""
 
     def __init__(self, schema: Schema, width: float) -> None:
-        super().__init__(schema)
-        self.trunk = _Trunk(schema, Pyramid.of(self._grid()), width, 1)
-
-    def forward(self, events: Events) -> Tensor:
-        """Scores ``(B,)``."""
-        image = _image(self, events)
-        return cast(Tensor, self.trunk(image, self._condition(events.condition, len(events)))[:, 0])
+        super().__init__(schema, _Trunk(schema, width, 1))
 
     def support(self, events: Events) -> Events:
         """Every cell of the lattice: a dense critic has a gradient at empty cells too."""
@@ -133,11 +125,6 @@ class DenseCritic(Critic):
             features=cells.to_dense().flatten(2).movedim(1, -1)[:, every].reshape(size * len(every), -1),
             offsets=torch.arange(size + 1, device=events.device) * len(every),
         )
-
-
-def _image(net: Encoder | Critic, events: Events) -> Tensor:
-    cells = as_cells(events, net._grid())
-    return cells.with_features(net.scaler.compand(cells.features)).to_dense()
 
 
 class DenseDecoder(Decoder):

@@ -110,24 +110,14 @@ class PointEncoder(Encoder):
     """
 
     def __init__(self, schema: Schema, latent: int, width: float, kind: str = "epic", tnet: bool = False) -> None:
-        super().__init__(schema)
-        self.trunk = _trunk(kind, schema, width, latent, tnet)
-
-    def forward(self, events: Events) -> Tensor:
-        """Codes ``(B, latent)``."""
-        return cast(Tensor, self.trunk(self, events, self._condition(events.condition, len(events))))
+        super().__init__(schema, _trunk(kind, schema, width, latent, tnet))
 
 
 class PointCritic(Critic):
     """A set of hits to a score; arguments as for :class:`PointEncoder`."""
 
     def __init__(self, schema: Schema, width: float, kind: str = "epic", tnet: bool = False) -> None:
-        super().__init__(schema)
-        self.trunk = _trunk(kind, schema, width, 1, tnet)
-
-    def forward(self, events: Events) -> Tensor:
-        """Scores ``(B,)``."""
-        return cast(Tensor, self.trunk(self, events, self._condition(events.condition, len(events)))[:, 0])
+        super().__init__(schema, _trunk(kind, schema, width, 1, tnet))
 
 
 class PointDecoder(Decoder):

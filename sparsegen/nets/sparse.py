@@ -21,6 +21,7 @@ from sparsegen.nets.base import (
     as_cells,
     bounded_log_std,
     keep_cells,
+    lattice_of,
     straight_through,
 )
 from sparsegen.nets.dense import channels
@@ -51,8 +52,9 @@ class _Trunk(nn.Module):
     tell a generator what a cell's presence is worth.
     """
 
-    def __init__(self, schema: Schema, pyramid: Pyramid, width: float, out: int) -> None:
+    def __init__(self, schema: Schema, width: float, out: int) -> None:
         super().__init__()
+        pyramid = Pyramid.of(lattice_of(schema))
         dim, wide = len(pyramid.periodic), [channels(width, level) for level in range(pyramid.depth + 1)]
         self.pyramid = pyramid
         self.mix = nn.ModuleList()
@@ -94,24 +96,14 @@ class SparseEncoder(Encoder):
     """
 
     def __init__(self, schema: Schema, latent: int, width: float) -> None:
-        super().__init__(schema)
-        self.trunk = _Trunk(schema, Pyramid.of(self._grid()), width, latent)
-
-    def forward(self, events: Events) -> Tensor:
-        """Codes ``(B, latent)``."""
-        return cast(Tensor, self.trunk(self, events, self._condition(events.condition, len(events))))
+        super().__init__(schema, _Trunk(schema, width, latent))
 
 
 class SparseCritic(Critic):
     """The same trunk as :class:`SparseEncoder`, read out as one score an event."""
 
     def __init__(self, schema: Schema, width: float) -> None:
-        super().__init__(schema)
-        self.trunk = _Trunk(schema, Pyramid.of(self._grid()), width, 1)
-
-    def forward(self, events: Events) -> Tensor:
-        """Scores ``(B,)``."""
-        return cast(Tensor, self.trunk(self, events, self._condition(events.condition, len(events)))[:, 0])
+        super().__init__(schema, _Trunk(schema, width, 1))
 
 
 class SparseDecoder(Decoder):

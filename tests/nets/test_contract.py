@@ -123,7 +123,7 @@ def test_what_cannot_be_built_is_said() -> None:
         nets.build("spase", grid=JETS, columns=("e",))
     with pytest.raises(ConfigError, match="unknown role"):
         nets.build("sparse", "generator", grid=JETS, columns=("e",))
-    with pytest.raises(ConfigError, match="needs the lattice of its data"):
+    with pytest.raises(ConfigError, match="need the lattice of their data"):
         nets.build("sparse", axes=("x", "y"), columns=("e",))
     with pytest.raises(ConfigError, match="does not take the options"):
         nets.build("sparse", grid=JETS, columns=("e",), tnet=True)
