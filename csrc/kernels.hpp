@@ -56,7 +56,7 @@ using ConvolveFn = void(const T* x, index_t cin, const T* weight, index_t taps, 
                         index_t in_stride, index_t out_stride, const index_t* inputs, const index_t* outputs,
                         const index_t* starts, index_t identity, index_t rows, T* out, index_t threads);
 template <typename T>
-using CorrelateFn = void(const T* x, index_t cin, const T* y, index_t cout, const index_t* inputs,
+using CorrelateFn = void(const T* x, index_t cin, const T* y, index_t cout, index_t rows, const index_t* inputs,
                          const index_t* outputs, const index_t* starts, index_t taps, index_t identity, T* out,
                          index_t threads);
 
@@ -80,6 +80,11 @@ using SitesSearchFn = index_t(const index_t* coords, index_t m, index_t dim, con
 using SitesGroupFn = void(const std::int32_t* hits, index_t n, index_t taps, const index_t* starts, index_t mirrored,
                           index_t rows, index_t* site_rows, index_t* window_rows);
 
+// Earth mover's distances of all sets of a to all sets of b; see kernels/flow.inl.
+using FlowFn = index_t(const double* a, const index_t* a_offsets, const double* a_mass, index_t a_count,
+                       const double* b, const index_t* b_offsets, const double* b_mass, index_t b_count, index_t dim,
+                       const double* period, index_t symmetric, double unmatched, double* totals, index_t threads);
+
 #define SPARSEGEN_KERNELS(KERNEL)         \
     KERNEL(pack_cells_f32, PackCellsFn<float>)   \
     KERNEL(pack_cells_f64, PackCellsFn<double>)  \
@@ -91,6 +96,7 @@ using SitesGroupFn = void(const std::int32_t* hits, index_t n, index_t taps, con
     KERNEL(chamfer_f64, ChamferFn<double>) \
     KERNEL(assign_costs, AssignFn)         \
     KERNEL(assign_points, AssignPointsFn)        \
+    KERNEL(pairwise_flow, FlowFn)                \
     KERNEL(convolve_f32, ConvolveFn<float>)      \
     KERNEL(convolve_f64, ConvolveFn<double>)     \
     KERNEL(correlate_f32, CorrelateFn<float>)    \

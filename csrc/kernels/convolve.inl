@@ -57,13 +57,25 @@ inline void multiply_rows(const T* const* x, T* const* y, const T* w, index_t w_
     }
 }
 
+// Asks for n elements that are needed soon.
+template <typename T>
+inline void fetch(const T* p, index_t n) {
+    for (index_t i = 0; i < n; i += 64 / static_cast<index_t>(sizeof(T))) __builtin_prefetch(p + i);
+}
+
 // The same for any number of rows.
 template <typename T, index_t V>
 inline void multiply_panel(const T* const* x, T* const* y, index_t rows, const T* w, index_t w_stride,
                            index_t channels, bool add) {
     constexpr index_t R = kBlockRows<V>;
     index_t r = 0;
-    for (; r + R <= rows; r += R) multiply_rows<T, R, V>(x + r, y + r, w, w_stride, channels, add);
+    for (; r + R <= rows; r += R) {
+        for (index_t i = r + R; i < r + 2 * R && i < rows; ++i) {
+            fetch(x[i], channels);
+            if (add) fetch(y[i], V * kLanes<T>);
+        }
+        multiply_rows<T, R, V>(x + r, y + r, w, w_stride, channels, add);
+    }
     if constexpr (R > 8) {
         for (; r + 8 <= rows; r += 8) multiply_rows<T, 8, V>(x + r, y + r, w, w_stride, channels, add);
     }
@@ -252,56 +264,81 @@ inline void outer_panel(const T* const* x, const T* const* y, index_t n, index_t
     for (; c < end; ++c) outer_products<T, 1, V>(x, y, n, c, o, out + c * out_stride + o, out_stride);
 }
 
-// out[tap] = sum over its pairs (i, o) of x[i]^T y[o].
+// sums (cin, width) += sum over the pairs [begin, end) of one tap of x[i]^T y[o], for the input channels [low, high).
 template <typename T>
-inline void correlate_any(const T* x, index_t cin, const T* y, index_t cout, const index_t* inputs,
+inline void outer_pairs(const T* x, index_t cin, const T* y, index_t cout, const index_t* inputs,
+                        const index_t* outputs, index_t begin, index_t end, index_t low, index_t high, T* sums,
+                        index_t width, T* rows) {
+    constexpr index_t L = kLanes<T>;
+    const T* from[kChunk];
+    const T* other[kChunk];
+    for (index_t p = begin; p < end; p += kChunk) {
+        const index_t n = end - p < kChunk ? end - p : kChunk;
+        for (index_t i = 0; i < n; ++i) {
+            from[i] = x + (inputs != nullptr ? inputs[p + i] : p + i) * cin;
+            other[i] = y + (outputs != nullptr ? outputs[p + i] : p + i) * cout;
+            if (width != cout) {
+                T* to = rows + i * width;
+                for (index_t o = 0; o < cout; ++o) to[o] = other[i][o];
+                for (index_t o = cout; o < width; ++o) to[o] = 0;
+                other[i] = to;
+            }
+        }
+        for (index_t o = 0; o < width; o += kPanel * L) {
+            const index_t vectors = (width - o) / L;
+            if (vectors >= kPanel) {
+                outer_panel<T, kPanel>(from, other, n, low, high, o, sums, width);
+            } else if (vectors == 1) {
+                outer_panel<T, 1>(from, other, n, low, high, o, sums, width);
+            } else if constexpr (kPanel == 4) {
+                if (vectors == 2) {
+                    outer_panel<T, 2>(from, other, n, low, high, o, sums, width);
+                } else {
+                    outer_panel<T, 3>(from, other, n, low, high, o, sums, width);
+                }
+            }
+        }
+    }
+}
+
+// out[tap] = sum over its pairs (i, o) of x[i]^T y[o]. Output rows rise within each tap: all taps of a tile of outputs
+// are summed before the next one, while their rows are in cache.
+template <typename T>
+inline void correlate_any(const T* x, index_t cin, const T* y, index_t cout, index_t size, const index_t* inputs,
                           const index_t* outputs, const index_t* starts, index_t taps, index_t identity, T* out,
                           index_t threads) {
-    constexpr index_t L = kLanes<T>;
     const index_t width = padded<T>(cout);
+    const index_t tile_rows = kTileBytes / (width * static_cast<index_t>(sizeof(T))) + kChunk;
     const double cost = kProductCost * static_cast<double>(starts[taps]) * static_cast<double>(cin * width);
     // Channels are shared out too: the middle tap of a sparse map has most of the pairs.
     const index_t parts = threads > 1 && cin >= 16 ? 4 : 1;
     parallel_for(taps * parts, threads, cost, [&](index_t begin, index_t end) {
-        Buffer<T> sums(cin * width + 1), rows;
-        const T* from[kChunk];
-        const T* other[kChunk];
-        if (width != cout) rows.grow(kChunk * width);
+        const index_t first_tap = begin / parts, held = (end - 1) / parts + 1 - first_tap;
+        Buffer<T> sums(held * cin * width + 1), rows(width != cout ? kChunk * width : 1);
+        for (index_t i = 0; i < held * cin * width; ++i) sums[i] = 0;
+        for (index_t first = 0; first < size; first += tile_rows) {
+            const index_t last = first + tile_rows < size ? first + tile_rows : size;
+            for (index_t item = begin; item < end; ++item) {
+                const index_t k = item / parts, part = item % parts;
+                const index_t low = cin * part / parts, high = cin * (part + 1) / parts;
+                T* to = sums.data() + (k - first_tap) * cin * width;
+                if (k == identity) {
+                    outer_pairs<T>(x, cin, y, cout, nullptr, nullptr, first, last, low, high, to, width, rows.data());
+                    continue;
+                }
+                index_t p = starts[k], q = starts[k + 1];
+                if (size > tile_rows) {
+                    p = first_at_least(outputs, p, q, first);
+                    q = first_at_least(outputs, p, q, last);
+                }
+                outer_pairs<T>(x, cin, y, cout, inputs, outputs, p, q, low, high, to, width, rows.data());
+            }
+        }
         for (index_t item = begin; item < end; ++item) {
             const index_t k = item / parts, part = item % parts;
-            const index_t low = cin * part / parts, high = cin * (part + 1) / parts;
-            for (index_t i = low * width; i < high * width; ++i) sums[i] = 0;
-            for (index_t p = starts[k]; p < starts[k + 1]; p += kChunk) {
-                const index_t n = starts[k + 1] - p < kChunk ? starts[k + 1] - p : kChunk;
-                for (index_t i = 0; i < n; ++i) {
-                    const bool same = k == identity;
-                    from[i] = x + (same ? p - starts[k] + i : inputs[p + i]) * cin;
-                    const T* row = y + (same ? p - starts[k] + i : outputs[p + i]) * cout;
-                    if (width != cout) {
-                        T* to = rows.data() + i * width;
-                        for (index_t o = 0; o < cout; ++o) to[o] = row[o];
-                        for (index_t o = cout; o < width; ++o) to[o] = 0;
-                        row = to;
-                    }
-                    other[i] = row;
-                }
-                for (index_t o = 0; o < width; o += kPanel * L) {
-                    const index_t vectors = (width - o) / L;
-                    if (vectors >= kPanel) {
-                        outer_panel<T, kPanel>(from, other, n, low, high, o, sums.data(), width);
-                    } else if (vectors == 1) {
-                        outer_panel<T, 1>(from, other, n, low, high, o, sums.data(), width);
-                    } else if constexpr (kPanel == 4) {
-                        if (vectors == 2) {
-                            outer_panel<T, 2>(from, other, n, low, high, o, sums.data(), width);
-                        } else {
-                            outer_panel<T, 3>(from, other, n, low, high, o, sums.data(), width);
-                        }
-                    }
-                }
-            }
-            for (index_t c = low; c < high; ++c) {
-                for (index_t o = 0; o < cout; ++o) out[(k * cin + c) * cout + o] = sums[c * width + o];
+            for (index_t c = cin * part / parts; c < cin * (part + 1) / parts; ++c) {
+                const T* from = sums.data() + ((k - first_tap) * cin + c) * width;
+                for (index_t o = 0; o < cout; ++o) out[(k * cin + c) * cout + o] = from[o];
             }
         }
     });
@@ -316,10 +353,10 @@ inline void correlate_any(const T* x, index_t cin, const T* y, index_t cout, con
                         identity, rows, out, threads);                                                              \
     }                                                                                                               \
     CorrelateFn<T> correlate_##name;                                                                                \
-    void correlate_##name(const T* x, index_t cin, const T* y, index_t cout, const index_t* inputs,                 \
+    void correlate_##name(const T* x, index_t cin, const T* y, index_t cout, index_t rows, const index_t* inputs,   \
                           const index_t* outputs, const index_t* starts, index_t taps, index_t identity, T* out,    \
                           index_t threads) {                                                                        \
-        correlate_any<T>(x, cin, y, cout, inputs, outputs, starts, taps, identity, out, threads);                   \
+        correlate_any<T>(x, cin, y, cout, rows, inputs, outputs, starts, taps, identity, out, threads);             \
     }
 SPARSEGEN_CONVOLVE(f32, float)
 SPARSEGEN_CONVOLVE(f64, double)

@@ -56,6 +56,7 @@ class NativeBackend:
 
     def correlate(self, x: Tensor, y: Tensor, kernel_map: KernelMap) -> Tensor:
         """See :class:`~sparsegen.sparse.backends.Backend`."""
+        kernel_map = kernel_map.ordered
         x, y = x.contiguous(), y.contiguous()
         taps, cin, cout = len(kernel_map.counts), x.shape[1], y.shape[1]
         out = x.new_empty(taps, cin, cout)
@@ -64,6 +65,7 @@ class NativeBackend:
             cin,
             y.data_ptr(),
             cout,
+            len(y),
             kernel_map.inputs.data_ptr(),
             kernel_map.outputs.data_ptr(),
             kernel_map.starts.data_ptr(),
