@@ -8,6 +8,7 @@
 #include "kernels/assignment.inl"
 #include "kernels/chamfer.inl"
 #include "kernels/convolve.inl"
+#include "kernels/flow.inl"
 #include "kernels/nearest.inl"
 #include "kernels/potential.inl"
 #include "kernels/sites.inl"

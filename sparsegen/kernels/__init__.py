@@ -5,6 +5,7 @@ otherwise.
 """
 
 from sparsegen.kernels.assignment import Assignment, assign, assign_costs
+from sparsegen.kernels.flow import pairwise_emd
 from sparsegen.kernels.native import instruction_set
 from sparsegen.kernels.nearest import Nearest, nearest, nearest_both
 from sparsegen.kernels.pairwise import pairwise_chamfer
@@ -21,4 +22,5 @@ __all__ = [
     "nearest",
     "nearest_both",
     "pairwise_chamfer",
+    "pairwise_emd",
 ]
