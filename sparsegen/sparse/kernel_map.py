@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -103,8 +104,11 @@ class KernelMap:
         self.sizes = sizes
         self.identity = identity
         self.wraps = wraps
+        # A map holds its adjoint, which refers back weakly: a cycle would keep both until the collector comes.
         self._swapped: KernelMap | None = None
+        self._origin: weakref.ref[KernelMap] | None = None
         self._ordered: KernelMap | None = None
+        self._rises = not wraps
         self._starts: Tensor | None = None
 
     @classmethod
@@ -136,11 +140,14 @@ class KernelMap:
     @property
     def swapped(self) -> KernelMap:
         """The map of the adjoint: inputs and outputs exchanged."""
+        origin = self._origin() if self._origin is not None else None
+        if origin is not None:
+            return origin
         if self._swapped is None:
             self._swapped = KernelMap(
                 self.outputs, self.inputs, self.counts, self.sizes[::-1], self.identity, self.wraps
             )
-            self._swapped._swapped = self
+            self._swapped._origin = weakref.ref(self)
         return self._swapped
 
     @property
@@ -153,15 +160,13 @@ class KernelMap:
     @property
     def ordered(self) -> KernelMap:
         """The same pairs with output rows rising within each tap, as they do unless an axis wraps."""
-        if not self.wraps:
-            return self
-        if self._ordered is None:
+        if not self._rises and self._ordered is None:
             taps = torch.arange(len(self.counts), device=self.inputs.device).repeat_interleave(self.starts.diff())
             key = taps * self.sizes[1] + self.outputs
-            self._ordered = self
-            if bool((key.diff() <= 0).any()):
+            self._rises = bool((key.diff() > 0).all())
+            if not self._rises:
                 order = key.argsort()
                 self._ordered = KernelMap(
                     self.inputs[order], self.outputs[order], self.counts, self.sizes, self.identity
                 )
-        return self._ordered
+        return self if self._ordered is None else self._ordered

@@ -1,9 +1,12 @@
 """Kernel maps: shared across a lineage, and independent of how sites are found."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 
-from sparsegen.sparse import SparseConv, SparseTensor, SubmanifoldConv, bitmap, search
+from sparsegen.sparse import SparseConv, SparseConvTranspose, SparseTensor, SubmanifoldConv, bitmap, search
 from sparsegen.sparse.kernel_map import KernelMap, Window
 from sparsegen.sparse.maps import generated, strided, submanifold, transposed
 
@@ -75,3 +78,20 @@ def test_a_volume_beyond_any_table_is_searched(backend):
     assert layer(x).features[:, 0].tolist() == [2, 2, 1]
     low = SparseConv(3, 1, 1, 2, 2)(x)
     assert low.coords.tolist() == [[0, 2, 2, 2], [0, 2, 2, 3], [1, 2**18, 1, 2**18]]
+
+
+@pytest.mark.parametrize("periodic", [(), (0,)], ids=["open", "periodic"])
+def test_maps_are_freed_with_their_tensors(backend, cloud, periodic):
+    gc.disable()
+    try:
+        x = cloud((6, 6), periodic=periodic)
+        found = submanifold(x.sites, (3, 3), (1, 1))
+        assert found.swapped.swapped is found
+        assert found.ordered.ordered is found.ordered
+        watch = weakref.ref(found)
+        y = SparseConvTranspose(2, 2, 2, 2, 2).double()(SparseConv(2, 2, 2, 2, 2).double()(x), x)
+        y.features.sum().backward()
+        del x, y, found
+        assert watch() is None
+    finally:
+        gc.enable()
