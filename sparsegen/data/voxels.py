@@ -49,12 +49,14 @@ def active_cells(
         active = active.any(1)
     index = _flat_index(active)
     offsets = np.searchsorted(index, np.arange(len(values) + 1) * active.shape[1])
-    event = np.repeat(np.arange(len(values)), np.diff(offsets))
-    place = index - event * active.shape[1]
+    counts = np.diff(offsets)
     if values.ndim == 3:
+        event, place = np.divmod(index, active.shape[1])
         features = values[event, :, place]
     else:
         features = values.reshape(-1).take(index)[:, None]
+        place = index
+        place -= np.repeat(np.arange(len(values)) * active.shape[1], counts)
     return (
         table.index_select(0, torch.from_numpy(place)),
         torch.from_numpy(features.astype(np.float32, copy=False)),
@@ -70,7 +72,10 @@ def _flat_index(active: NDArray[np.bool_]) -> NDArray[np.int64]:
     packed = flat[:whole].view(np.uint32)
     words = np.flatnonzero(packed != 0)
     inside = np.flatnonzero(packed.take(words).view(np.bool_))
-    index = (words * 4).take(inside >> 2) + (inside & 3)
+    index = words.take(inside >> 2)
+    index *= 4
+    inside &= 3
+    index += inside
     return np.concatenate([index, whole + np.flatnonzero(flat[whole:])]) if whole < len(flat) else index
 
 
