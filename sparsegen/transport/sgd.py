@@ -53,7 +53,8 @@ class AveragedSGD:
         self.iterate = heights.clone()
         self.average = heights.clone()
         self.seen = seen
-        self.batch = max(512, len(targets) // 4)
+        # steps count as much as samples: half the targets, but large enough to keep the machine busy
+        self.batch = max(32, min(512, len(targets) // 2), len(targets) // 4)
         self._steps = 0
         self._density = 0.0
         self._measure_again = 0
