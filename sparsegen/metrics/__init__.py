@@ -21,7 +21,7 @@ from sparsegen.metrics.features import FeatureSample, Moments
 from sparsegen.metrics.fpnd import ParticleNet, ReferenceStatistics, fit_reference, fpnd, load_published
 from sparsegen.metrics.frechet import fpd, frechet, frechet_distance
 from sparsegen.metrics.images import laplace_variance, sharpness, w1_cells
-from sparsegen.metrics.jets import w1efp, w1m, w1p
+from sparsegen.metrics.jets import cov_jets, cov_mmd, energy_movers_distance, mmd_jets, w1efp, w1m, w1p
 from sparsegen.metrics.kernel_mmd import kpd, polynomial_mmd
 from sparsegen.metrics.manifold import coverage, density, prdc, precision, recall
 from sparsegen.metrics.memorisation import memorisation
@@ -56,9 +56,12 @@ __all__ = [
     "correlation_ratios",
     "cov_cd",
     "cov_emd",
+    "cov_jets",
+    "cov_mmd",
     "coverage",
     "density",
     "efps",
+    "energy_movers_distance",
     "energy_resolution",
     "energy_response",
     "evaluate",
@@ -80,6 +83,7 @@ __all__ = [
     "memorisation",
     "mmd_cd",
     "mmd_emd",
+    "mmd_jets",
     "mode_report",
     "n_subjettiness",
     "nna_cd",

@@ -24,6 +24,7 @@ __all__ = [
     "jet_view",
     "portions",
     "valid_events",
+    "valid_sample",
     "warn_small",
 ]
 
@@ -75,6 +76,16 @@ def valid_events(events: Events, *, role: str, invalid: str = "leave_out") -> tu
             f"{role} event with id {int(events.ids[first])} has {what}; clean it or use invalid='leave_out'"
         )
     return (events[~bad] if left_out else events), left_out
+
+
+def valid_sample(events: EventsLike, *, role: str, invalid: str = "leave_out") -> tuple[Events, int]:
+    """All the events of a sample that can be evaluated, at once, and how many were left out; see valid_events."""
+    kept, left_out = [], 0
+    for portion in portions(events):
+        good, bad = valid_events(portion, role=role, invalid=invalid)
+        kept.append(good)
+        left_out += bad
+    return (Events.cat(kept) if kept else events[:]), left_out
 
 
 def check_comparable(generated: Events, reference: Events) -> None:

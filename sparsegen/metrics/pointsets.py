@@ -33,7 +33,7 @@ from numpy.typing import ArrayLike, NDArray
 from sparsegen import kernels
 from sparsegen.errors import ConfigError, DataError, unknown_name
 from sparsegen.events import Events
-from sparsegen.metrics.inputs import EventsLike, check_comparable, portions, valid_events, warn_small
+from sparsegen.metrics.inputs import EventsLike, check_comparable, valid_sample, warn_small
 from sparsegen.metrics.metric import TooFewError, metric
 from sparsegen.metrics.protocol import Protocol, resolve
 from sparsegen.metrics.resampling import subsampled_error
@@ -183,15 +183,6 @@ def _distances(generated: Events, real: Events, other: Events, kind: str) -> _Di
     return _recent[key]
 
 
-def _sample(events: EventsLike, role: str, setting: Protocol) -> tuple[Events, int]:
-    kept, left_out = [], 0
-    for portion in portions(events):
-        good, bad = valid_events(portion, role=role, invalid=setting.invalid)
-        kept.append(good)
-        left_out += bad
-    return Events.cat(kept), left_out
-
-
 Statistic = Callable[[Array, Array, Array], float]
 
 
@@ -210,7 +201,8 @@ def _evaluate(
         raise DataError(f"{name}: {len(generated)} generated and {len(reference)} reference sets; both must be above 0")
     check_comparable(generated[0:1], reference[0:1])
     (ours, invalid), (theirs, reference_invalid) = (
-        _sample(events, role, setting) for events, role in ((generated, "generated"), (reference, "reference"))
+        valid_sample(events, role=role, invalid=setting.invalid)
+        for events, role in ((generated, "generated"), (reference, "reference"))
     )
     # All these numbers depend on the sizes, so that value and floor take as many: half of the reference each.
     size = min(len(ours), len(theirs) // 2, setting.events or LARGEST[kind])

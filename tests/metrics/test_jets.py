@@ -5,7 +5,9 @@ import pytest
 from scipy.stats import wasserstein_distance
 
 from sparsegen import metrics
+from sparsegen.events import Events
 from sparsegen.metrics.efp import EFPS_N4_D4_PRIME, efps
+from sparsegen.metrics.jets import cov_mmd, energy_movers_distance
 from sparsegen.metrics.protocol import Protocol
 
 
@@ -54,3 +56,37 @@ def test_batches_average_to_the_published_expectation(jets, more_jets):
     values = [wasserstein_distance(*(m[rng.integers(len(m), size=10_000)] for m in masses)) for _ in range(5)]
     result = metrics.w1m(more_jets, jets, protocol="mpgan2021")
     assert abs(result.value - np.mean(values)) < 4 * math.hypot(result.error, np.std(values)) / math.sqrt(5)
+
+
+def test_energy_movers_distance_equals_a_program_with_a_particle_at_distance_one(jets):
+    ot = pytest.importorskip("ot")
+    some = jets[:4]
+    found = energy_movers_distance(some[:2], some[2:])
+    for i in range(2):
+        for j in range(2):
+            (x, p), (y, q) = (
+                (e.coords.double().numpy(), e.features[:, 0].double().numpy()) for e in (some[i], some[2 + j])
+            )
+            cost = np.pad(np.linalg.norm(x[:, None] - y[None], axis=2), ((0, 1), (0, 1)), constant_values=1.0)
+            cost[-1, -1] = 0
+            more = p.sum() - q.sum()
+            p, q = np.append(p, max(-more, 0)), np.append(q, max(more, 0))
+            assert found[i, j] == pytest.approx(ot.emd2(p, q * (p.sum() / q.sum()), cost), rel=1e-6)
+
+
+def test_momentum_that_has_no_partner_costs_itself(jets):
+    one = jets[0]
+    half = one.with_features(one.features / 2)
+    assert energy_movers_distance(one, half).item() == pytest.approx(float(half.features.double().sum()), rel=1e-6)
+    assert energy_movers_distance(one, one).item() == pytest.approx(0, abs=1e-12)
+
+
+def test_cov_mmd_of_one_law_is_the_floor_and_of_moved_jets_is_not(jets, more_jets):
+    cov, mmd = cov_mmd(more_jets, jets)
+    assert abs(cov.value - cov.floor) < 5 * cov.error
+    assert abs(mmd.value - mmd.floor) < 5 * mmd.error
+    assert cov_mmd(more_jets, jets) == (cov, mmd)
+    wide = more_jets.replace(coords=2 * more_jets.coords)
+    assert metrics.mmd_jets(wide, jets).value > mmd.floor + 5 * mmd.error
+    few = Events.cat([more_jets[0]] * 600)
+    assert metrics.cov_jets(few, jets).value == pytest.approx(1 / 100)
