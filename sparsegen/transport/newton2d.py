@@ -23,7 +23,18 @@ from scipy.sparse.linalg import splu
 from scipy.spatial import ConvexHull
 from scipy.special import ndtr, owens_t
 
-__all__ = ["NORMAL", "SQUARE", "PlaneLaw", "PowerCells", "newton_heights", "power_cells"]
+__all__ = [
+    "NORMAL",
+    "SQUARE",
+    "PlaneLaw",
+    "PlaneWalls",
+    "PowerCells",
+    "cells_within",
+    "clip_lines",
+    "newton_heights",
+    "plane_walls",
+    "power_cells",
+]
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -97,15 +108,36 @@ class PowerCells:
 
     Args:
         masses: ``(n,)``.
-        moments: First moments ``(n, 2)``: mass times centre.
+        moments: First moments ``(n, d)``: mass times centre.
         walls: Pairs of neighbours ``(e, 2)``.
-        lengths: Length of each wall, weighted with the density ``(e,)``.
+        lengths: Length (in space: area) of each wall, weighted with the density ``(e,)``.
     """
 
     masses: Array
     moments: Array
     walls: Integers
     lengths: Array
+
+
+@dataclass(frozen=True)
+class PlaneWalls:
+    """Where the walls between the cells of a plane run: points ``offset normal + t along``, low <= t <= high.
+
+    Args:
+        pairs: The two cells of each ``(e, 2)``.
+        offset: ``(e,)``.
+        normal: From the first cell to the second ``(e, 2)``.
+        along: ``(e, 2)``.
+        low: ``(e,)``.
+        high: ``(e,)``.
+    """
+
+    pairs: Integers
+    offset: Array
+    normal: Array
+    along: Array
+    low: Array
+    high: Array
 
 
 def power_cells(targets: Array, heights: Array, law: PlaneLaw = SQUARE) -> PowerCells:
@@ -116,22 +148,30 @@ def power_cells(targets: Array, heights: Array, law: PlaneLaw = SQUARE) -> Power
         heights: ``(n,)``.
         law: What they are cells of.
     """
-    walls, low, high = _dual_edges(targets, heights)
-    i, j = walls.T
+    return cells_within(plane_walls(targets, heights, law.half), targets, heights, law)
+
+
+def plane_walls(targets: Array, heights: Array, half: float) -> PlaneWalls:
+    """The walls inside the square [-half, half]^2; see `power_cells`."""
+    pairs, low, high = _dual_edges(targets, heights)
+    i, j = pairs.T
     across = targets[j] - targets[i]
     distance = np.hypot(*across.T)
     normal = across / distance[:, None]
     offset = (heights[i] - heights[j]) / distance
     along = np.stack([-normal[:, 1], normal[:, 0]], 1)
-    low, high = _clip(normal * offset[:, None], along, low, high, law.half)
+    low, high = clip_lines(normal * offset[:, None], along, low, high, half)
     kept = high > low
-    i, j, low, high = i[kept], j[kept], low[kept], high[kept]
-    offset, normal, along = offset[kept], normal[kept], along[kept]
+    return PlaneWalls(pairs[kept], offset[kept], normal[kept], along[kept], low[kept], high[kept])
 
+
+def cells_within(walls: PlaneWalls, targets: Array, heights: Array, law: PlaneLaw) -> PowerCells:
+    """The cells that these walls bound, with the border of the law's square; see `power_cells`."""
     masses, moments = np.zeros(len(targets)), np.zeros((len(targets), 2))
-    lengths = law.length(offset, low, high)
-    flux, moment = law.flux(offset, low, high), law.moment(offset, low, high, normal, along)
-    for owner, sign in ((i, 1), (j, -1)):
+    shape = walls.offset, walls.low, walls.high
+    lengths, flux = law.length(*shape), law.flux(*shape)
+    moment = law.moment(*shape, walls.normal, walls.along)
+    for owner, sign in zip(walls.pairs.T, (1, -1), strict=True):
         np.add.at(masses, owner, sign * flux)
         np.add.at(moments, owner, sign * moment)
     for side in ((1, 0), (-1, 0), (0, 1), (0, -1)):
@@ -141,7 +181,7 @@ def power_cells(targets: Array, heights: Array, law: PlaneLaw = SQUARE) -> Power
         low, high, offset = ends[:-1], ends[1:], np.full(len(owner), law.half)
         np.add.at(masses, owner, law.flux(offset, low, high))
         np.add.at(moments, owner, law.moment(offset, low, high, normal, along))
-    return PowerCells(masses, moments, walls[kept], lengths)
+    return PowerCells(masses, moments, walls.pairs, lengths)
 
 
 def newton_heights(
@@ -150,27 +190,29 @@ def newton_heights(
     tolerance: float,
     deadline: float,
     start: Array | None = None,
-    law: PlaneLaw = SQUARE,
+    cells_of: Callable[[Array, Array], PowerCells] = power_cells,
+    reach: float = SQUARE.reach,
 ) -> tuple[Array, PowerCells]:
     """Heights whose cells have the given masses, by Newton steps that keep every cell alive.
 
     Args:
-        targets: ``(n, 2)``, different points, not all on one line.
+        targets: ``(n, d)``, different points that span the space.
         weights: Masses ``(n,)``, positive, sum 1.
         tolerance: Largest error of a mass relative to its weight.
         deadline: Value of ``time.monotonic()`` at which to return what there is.
         start: Heights to start from; used if they leave no cell empty.
-        law: What is transported.
+        cells_of: (targets, heights) -> cells of the law.
+        reach: Half-width of the cube that the first Voronoi cells are spread over.
 
     Returns:
         Heights ``(n,)`` and their cells.
     """
     heights, cells = None, None
     if start is not None:
-        heights, cells = start, power_cells(targets, start, law)
+        heights, cells = start, cells_of(targets, start)
     if heights is None or cells is None or not (cells.masses > 0).all():
-        heights = _voronoi_heights(targets, law.reach)
-        cells = power_cells(targets, heights, law)
+        heights = _voronoi_heights(targets, reach)
+        cells = cells_of(targets, heights)
     floor = min(float(cells.masses.min()), float(weights.min())) / 2
     while time.monotonic() < deadline:
         error = cells.masses - weights
@@ -180,7 +222,7 @@ def newton_heights(
         size, damped = float(np.linalg.norm(error)), 1.0
         while damped > 1e-12:
             tried = heights - damped * step
-            after = power_cells(targets, tried, law)
+            after = cells_of(targets, tried)
             shrinks = float(np.linalg.norm(after.masses - weights)) <= (1 - damped / 2) * size
             if shrinks and after.masses.min() > floor:
                 break
@@ -196,7 +238,7 @@ def _newton_step(targets: Array, cells: PowerCells, error: Array) -> Array:
     """Solves the graph Laplacian of wall lengths over distances; the last height stays."""
     n = len(targets)
     i, j = cells.walls.T
-    rate = cells.lengths / np.hypot(*(targets[i] - targets[j]).T)
+    rate = cells.lengths / np.linalg.norm(targets[i] - targets[j], axis=1)
     rows, columns = np.concatenate([i, j, i, j]), np.concatenate([j, i, i, j])
     laplacian = csc_matrix((np.concatenate([-rate, -rate, rate, rate]), (rows, columns)), shape=(n, n))
     step = np.zeros(n)
@@ -259,10 +301,10 @@ def _dual_edges(targets: Array, heights: Array) -> tuple[Integers, Array, Array]
     return walls, low, high
 
 
-def _clip(foot: Array, along: Array, low: Array, high: Array, half: float) -> tuple[Array, Array]:
-    """The parts of lines ``foot + t along`` inside the square (Liang and Barsky 1984)."""
+def clip_lines(foot: Array, along: Array, low: Array, high: Array, half: float) -> tuple[Array, Array]:
+    """The parts of lines ``foot + t along`` inside the square or cube [-half, half]^d (Liang and Barsky 1984)."""
     low, high = low.copy(), high.copy()
-    for axis in range(2):
+    for axis in range(along.shape[1]):
         direction, position = along[:, axis], foot[:, axis]
         parallel = direction == 0
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -11,6 +11,7 @@ References:
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -21,7 +22,7 @@ from sparsegen.errors import ConfigError, DataError, unknown_name
 from sparsegen.kernels import CellSearch
 from sparsegen.transport.certificate import AIM, Certificate, certify_counts, certify_measures, samples_needed
 from sparsegen.transport.extended import acceptance_curve, extended_map
-from sparsegen.transport.newton2d import NORMAL, SQUARE, newton_heights
+from sparsegen.transport.newton2d import NORMAL, SQUARE, newton_heights, power_cells
 from sparsegen.transport.quantile import is_exact, line_cells, line_of, quantile_heights
 from sparsegen.transport.sampling import measure_cells
 from sparsegen.transport.sgd import AveragedSGD, ClassicalAdam, gaussian_heights
@@ -125,7 +126,9 @@ class SemiDiscreteOT:
             weights = self.weights.double().cpu().numpy()
             law = SQUARE if self.source.name == "uniform" else NORMAL
             y, start = self._unit.cpu().numpy(), self._heights.cpu().numpy()
-            heights, cells = newton_heights(y, weights, min(tol, 1e-9), begin + max_seconds, start, law)
+            heights, cells = newton_heights(
+                y, weights, min(tol, 1e-9), begin + max_seconds, start, partial(power_cells, law=law), law.reach
+            )
             self._heights = torch.from_numpy(heights).to(self._heights)
             return self._certify_exact(cells.masses, cells.moments, tol, begin)
         return self._descend(name, tol, begin, max_seconds, generator)
