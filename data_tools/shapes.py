@@ -146,7 +146,7 @@ def _events(cloud: NDArray[np.float64], start: int) -> Events:
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source",
-        help="solids; pybullet (the thousand objects of its package); or a folder of OFF, OBJ, STL, PLY or .npy files",
+        help="solids; pybullet (the objects of its package); or a folder of OFF, OBJ, STL, VRML, PLY or .npy files",
     )
     output_arguments(parser)
     parser.add_argument("--kinds", nargs="+", default=list(SOLIDS), choices=list(SOLIDS), help="of the solids")

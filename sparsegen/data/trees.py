@@ -22,15 +22,16 @@ from numpy.typing import NDArray
 
 from sparsegen.data.arrays import load_array, unit_box
 from sparsegen.data.formats import Format, formats
+from sparsegen.data.meshes import read_mesh, sample_surface
 from sparsegen.data.ply import read_ply
 from sparsegen.data.reader import Reader, rows_of
-from sparsegen.errors import ConfigError, DataError, MissingExtraError, unknown_name
+from sparsegen.errors import ConfigError, DataError, unknown_name
 from sparsegen.events import Events
 
 __all__ = ["MeshReader", "PC15kReader", "PLYReader"]
 
 _SPLITS = {"train": "train", "val": "valid", "valid": "valid", "test": "test"}
-_MESHES = (".off", ".obj", ".stl")
+_MESHES = (".off", ".obj", ".stl", ".wrl")
 _MESH_POINTS = 2048
 
 
@@ -117,21 +118,13 @@ class PLYReader(_TreeReader):
 
 
 class MeshReader(_TreeReader):
-    """Samples OFF, OBJ and STL meshes by area: 2,048 points each, seeded by the file's place in the folder."""
+    """Samples OFF, OBJ, STL and VRML meshes by area: 2,048 points each, seeded by the file's place in the folder."""
 
     suffixes = _MESHES
 
     def points(self, file: Path, row: int) -> NDArray[Any]:
         """Points of one mesh, the same at every read."""
-        try:
-            import trimesh
-        except ImportError:
-            raise MissingExtraError("trimesh", "meshes", f"reading {file}") from None
-        try:
-            mesh = trimesh.load(file, force="mesh")
-            return np.asarray(trimesh.sample.sample_surface(mesh, _MESH_POINTS, seed=row)[0])
-        except (ValueError, IndexError, KeyError, AttributeError, TypeError) as error:
-            raise DataError(f"{file}: not a readable mesh ({error}); leave it out or mend it") from None
+        return sample_surface(*read_mesh(file), _MESH_POINTS, np.random.default_rng(row))
 
 
 def _files(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
@@ -153,5 +146,5 @@ formats.register("ply")(
     Format("ply", "PLY points, a file or folders", (".ply",), lambda p: _has(p, (".ply",)), PLYReader)
 )
 formats.register("mesh")(
-    Format("mesh", "OFF, OBJ or STL meshes, a file or folders", _MESHES, lambda p: _has(p, _MESHES), MeshReader)
+    Format("mesh", "OFF, OBJ, STL or VRML meshes, a file or folders", _MESHES, lambda p: _has(p, _MESHES), MeshReader)
 )

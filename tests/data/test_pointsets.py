@@ -164,6 +164,24 @@ class TestMeshes:
         quarters = (events.coords[:, :2] > 0.5).long() @ torch.tensor([1, 2])
         assert quarters.bincount().div(4096).tolist() == pytest.approx([0.25] * 4, abs=0.03)
 
+    def test_vrml_faces_are_read_without_the_extra(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "trimesh", None)
+        square = "Shape { geometry IndexedFaceSet { coordIndex [0,1,2,3,-1] coord Coordinate { point [%s] } } }"
+        low = square % "0 0 0, 1 0 0, 1 1 0, 0 1 0"
+        high = square.replace(",-1", "") % "0 0 4\n1 0 4\n1 3 4\n0 3 4"
+        (tmp_path / "DIP.3dshapes").mkdir()
+        (tmp_path / "DIP.3dshapes" / "a.wrl").write_text(f"#VRML V2.0 utf8\n{low}\n{high}\n")
+        source = data.open(tmp_path)
+        points = source[0].coords
+        assert source.classes == ("DIP.3dshapes",)
+        # Areas 1 and 3
+        assert float((points[:, 2] == 4).double().mean()) == pytest.approx(0.75, abs=0.03)
+        assert float(points[:, 1][points[:, 2] == 4].mean()) == pytest.approx(1.5, abs=0.08)
+        (tmp_path / "DIP.3dshapes" / "a.wrl").write_text(low.replace("0,1,2,3", "0,1,2,7"))
+        _refused(tmp_path, "a.wrl", "a face names vertex 7 of 4")
+        (tmp_path / "DIP.3dshapes" / "a.wrl").write_text("#VRML V2.0 utf8\n")
+        _refused(tmp_path, "a.wrl", "no triangles")
+
     def test_without_the_extra_the_error_says_what_to_install(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
