@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sparsegen.errors import DataError
+from sparsegen.errors import ConfigError, DataError
 from sparsegen.events import Events
 from sparsegen.nets.base import MLP, Critic, Decoded, Decoder, Encoder, bounded_log_std, noise_like
 from sparsegen.nets.schema import Schema
@@ -95,7 +95,11 @@ class PointNetTrunk(nn.Module):
 
 
 def _trunk(kind: str, schema: Schema, width: float, out: int, tnet: bool) -> EPiCTrunk | PointNetTrunk:
-    return PointNetTrunk(schema, width, out, tnet) if kind == "pointnet" else EPiCTrunk(schema, width, out)
+    if kind == "pointnet":
+        return PointNetTrunk(schema, width, out, tnet)
+    if tnet:
+        raise ConfigError("tnet=True aligns PointNet's inputs; EPiC layers have none (use the network pointnet)")
+    return EPiCTrunk(schema, width, out)
 
 
 class PointEncoder(Encoder):

@@ -127,6 +127,8 @@ def test_what_cannot_be_built_is_said() -> None:
         nets.build("sparse", axes=("x", "y"), columns=("e",))
     with pytest.raises(ConfigError, match="does not take the options"):
         nets.build("sparse", grid=JETS, columns=("e",), tnet=True)
+    with pytest.raises(ConfigError, match="use the network pointnet"):
+        nets.build("points", grid=JETS, columns=("e",), tnet=True)
     four = Grid.regular((8,) * 4, (0.0,) * 4, (1.0,) * 4)
     with pytest.raises(ConfigError, match="no convolution in 4 dimensions"):
         nets.build("dense", grid=four, columns=("e",))
@@ -135,6 +137,12 @@ def test_what_cannot_be_built_is_said() -> None:
         net(torch.randn(2, 6))
     with pytest.raises(DataError, match=r"condition of shape None; expected \(2, 2\)"):
         build("dense", "decoder", "conditioned")(torch.randn(2, 6))
+
+
+def test_pointnet_with_aligned_inputs_keeps_its_contract() -> None:
+    make = sample("jets", cells=False)
+    nets.assert_encoder(build("pointnet", "encoder", "jets", tnet=True), make)
+    nets.assert_critic(build("pointnet", "critic", "jets", tnet=True), make)
 
 
 def test_a_sparse_network_in_four_dimensions() -> None:
