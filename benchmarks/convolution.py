@@ -1,0 +1,361 @@
+"""What a sparse convolution costs: each back end against dense torch and, where it is installed, spconv.
+
+All contenders see the same sites, features and weights, in turn, in one process, after their outputs and gradients were
+compared; times are of the processor, ratios are medians over rounds. ``python benchmarks/convolution.py`` prints the
+table and writes ``benchmarks/results/convolution.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import sparsegen.data as data
+from sparsegen.grid import Grid
+from sparsegen.kernels import instruction_set
+from sparsegen.sparse import SparseTensor, SubmanifoldConv, backends, use_backend
+from sparsegen.sparse.maps import submanifold
+
+RESULTS = Path(__file__).parent / "results" / "convolution.json"
+# Pages of freed blocks go back to the system at great cost to dense convolution; the same settings for everyone.
+ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": "8589934592",
+    "MALLOC_TRIM_THRESHOLD_": "8589934592",
+    "MALLOC_TOP_PAD_": "536870912",
+}
+MEASURES = ("map", "forward", "forward+backward", "double backward", "layer")
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    coords: Tensor
+    shape: tuple[int, ...]
+    batch: int
+    cin: int
+    cout: int
+
+    @property
+    def occupancy(self) -> float:
+        return len(self.coords) / self.batch / torch.Size(self.shape).numel()
+
+
+def random_sites(shape: tuple[int, ...], batch: int, occupancy: float) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return (torch.rand(batch, *shape, generator=generator) < occupancy).nonzero()
+
+
+def tracks(shape: tuple[int, ...], batch: int, occupancy: float) -> Tensor:
+    """Straight tracks through the volume, until the occupancy is reached."""
+    generator = torch.Generator().manual_seed(0)
+    size = torch.tensor(shape)
+    active = torch.zeros(batch, *shape, dtype=torch.bool)
+    for event in range(batch):
+        while int(active[event].sum()) < occupancy * size.prod():
+            start = torch.rand(len(shape), generator=generator) * size
+            direction = torch.randn(len(shape), generator=generator)
+            steps = torch.arange(0, 2 * max(shape), 0.5)[:, None]
+            places = (start + steps * direction / direction.norm()).floor().long()
+            places = places[((places >= 0) & (places < size)).all(1)]
+            active[(event, *places.unbind(1))] = True
+    return active.nonzero()
+
+
+def jets(count: int, cells: int) -> Tensor:
+    events = data.open("pythia-jets")[:count]
+    low, high = (events.coords.amin(0) - 1e-3).tolist(), (events.coords.amax(0) + 1e-3).tolist()
+    grid = Grid.regular((cells, cells), low, high, ("etarel", "phirel"), ("rad", "rad"))
+    pixels, _ = events.voxelize(grid)
+    return SparseTensor.from_events(pixels).coords
+
+
+def cases(only: str) -> list[Case]:
+    made = []
+    for name, shape, batch, cin, cout, extra in (
+        ("2d-64", (64, 64), 8, 64, 64, 0.5),
+        ("2d-128", (128, 128), 8, 64, 64, 0.5),
+        ("3d-64", (64, 64, 64), 2, 32, 32, 0.35),
+        ("2d-32 small", (32, 32), 64, 8, 16, None),
+    ):
+        for occupancy in (0.01, 0.05, 0.2, extra):
+            for kind, sites in (("random", random_sites), ("tracks", tracks)):
+                if occupancy is None or (occupancy == extra and kind == "tracks"):
+                    continue
+                label = f"{name} {kind} {100 * occupancy:g} %"
+                if only in label:
+                    made.append(Case(label, sites(shape, batch, occupancy), shape, batch, cin, cout))
+    if only in "jets":
+        made.append(Case("jets", jets(128, 64), (64, 64), 128, 8, 16))
+    return made
+
+
+@dataclass
+class Contender:
+    """Functions of no arguments for each measure, and what they return for the comparison."""
+
+    name: str
+    run: dict[str, Callable[[], Any]] = field(default_factory=dict)
+    check: Callable[[], tuple[Tensor, ...]] | None = None
+
+
+class Problem:
+    """One case's numbers, on every contender's side."""
+
+    def __init__(self, case: Case) -> None:
+        torch.manual_seed(0)
+        self.case, self.dim = case, len(case.shape)
+        n = len(case.coords)
+        self.features = torch.randn(n, case.cin, requires_grad=True)
+        self.weight = (torch.randn(3**self.dim, case.cin, case.cout) / 30).requires_grad_()
+        self.gradient = torch.randn(n, case.cout)
+        self.at = tuple(case.coords.unbind(1))
+
+    def own(self, name: str) -> Contender:
+        case = self.case
+        layer = SubmanifoldConv(self.dim, case.cin, case.cout, 3, bias=False)
+        layer.weight = nn.Parameter(self.weight.detach())
+        fixed = SparseTensor(self.features, case.coords, case.shape, case.batch)
+        inputs = [self.features, layer.weight]
+
+        def fresh() -> SparseTensor:
+            return SparseTensor(self.features, case.coords, case.shape, case.batch)
+
+        def within(function: Callable[[], Any]) -> Callable[[], Any]:
+            def run() -> Any:
+                with use_backend(name):
+                    return function()
+
+            return run
+
+        def backward(x: SparseTensor) -> tuple[Tensor, ...]:
+            y = layer(x).features
+            return y, *torch.autograd.grad(y, inputs, self.gradient)
+
+        def double() -> Any:
+            g = self.gradient.clone().requires_grad_()
+            slope, bend = torch.autograd.grad(layer(fixed).features, inputs, g, create_graph=True)
+            return torch.autograd.grad(slope.sum() + bend.sum(), [g, *inputs])
+
+        three = (3,) * self.dim
+        run = {
+            "map": lambda: submanifold(fresh().sites, three, (1,) * self.dim),
+            "forward": lambda: layer(fixed),
+            "forward+backward": lambda: backward(fixed),
+            "double backward": double,
+            "layer": lambda: backward(fresh()),
+        }
+        return Contender(name, {k: within(v) for k, v in run.items()}, within(lambda: backward(fixed)))
+
+    def dense(self, channels_last: bool) -> Contender:
+        case = self.case
+        layout = torch.channels_last if self.dim == 2 else torch.channels_last_3d
+        layout = layout if channels_last else torch.contiguous_format
+        convolution = nn.functional.conv2d if self.dim == 2 else nn.functional.conv3d
+        with torch.no_grad():
+            kernel = self.weight.permute(2, 1, 0).reshape(case.cout, case.cin, *(3,) * self.dim)
+            kernel = kernel.contiguous(memory_format=layout).requires_grad_()
+            image = SparseTensor(self.features, case.coords, case.shape, case.batch).to_dense()
+            image = image.contiguous(memory_format=layout).requires_grad_()
+            gradient = torch.zeros(case.batch, case.cout, *case.shape)
+            gradient.movedim(1, -1)[self.at] = self.gradient
+            gradient = gradient.contiguous(memory_format=layout)
+
+        def backward() -> tuple[Tensor, ...]:
+            y = convolution(image, kernel, padding=1)
+            return y, *torch.autograd.grad(y, [image, kernel], gradient)
+
+        def check() -> tuple[Tensor, ...]:
+            y, slope, bend = backward()
+            flat = bend.flatten(2).permute(2, 1, 0)
+            return y.movedim(1, -1)[self.at], slope.movedim(1, -1)[self.at], flat
+
+        run = {"forward": lambda: convolution(image, kernel, padding=1), "forward+backward": backward}
+        run["layer"] = backward
+        return Contender("dense channels last" if channels_last else "dense", run, check)
+
+    def spconv(self) -> Contender | None:
+        if torch.get_num_threads() != 1 or not has_spconv():
+            return None
+        import spconv.pytorch as spconv
+
+        # Its backward asks for a CUDA stream even on the CPU.
+        importlib.import_module("spconv.pytorch.ops").get_current_stream = lambda: 0
+        case = self.case
+        kind = spconv.SubMConv2d if self.dim == 2 else spconv.SubMConv3d
+        layer = kind(case.cin, case.cout, 3, bias=False, indice_key="a", algo=spconv.ConvAlgo.Native)
+        shape = layer.weight.shape
+        with torch.no_grad():
+            # (out, *kernel, in)
+            layer.weight.copy_(self.weight.permute(2, 0, 1).reshape(shape))
+        indices = case.coords.int().contiguous()
+
+        def fresh() -> Any:
+            return spconv.SparseConvTensor(self.features, indices, list(case.shape), case.batch)
+
+        fixed = fresh()
+        layer(fixed)
+
+        def backward(x: Any) -> tuple[Tensor, ...]:
+            y = layer(x).features
+            return y, *torch.autograd.grad(y, [self.features, layer.weight], self.gradient)
+
+        def check() -> tuple[Tensor, ...]:
+            y, slope, bend = backward(fresh())
+            return y, slope, bend.flatten(1, -2).permute(1, 2, 0)
+
+        ops = importlib.import_module("spconv.pytorch.ops")
+        ones, three = [1] * self.dim, [3] * self.dim
+
+        def pairs() -> Any:
+            return ops.get_indice_pairs(
+                indices, case.batch, list(case.shape), spconv.ConvAlgo.Native, three, ones, ones, ones, ones, subm=True
+            )
+
+        run = {
+            "map": pairs,
+            "forward": lambda: layer(fixed),
+            "forward+backward": lambda: backward(fixed),
+            "layer": lambda: backward(fresh()),
+        }
+        return Contender("spconv", run, check)
+
+
+def has_spconv() -> bool:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            importlib.import_module("spconv.pytorch")
+    except ImportError:
+        return False
+    return True
+
+
+def agree(contenders: list[Contender]) -> None:
+    """Outputs and gradients of all contenders, against the first."""
+    expected = contenders[0].check()
+    for contender in contenders[1:]:
+        for part, a, b in zip(
+            ("output", "input gradient", "weight gradient"), contender.check(), expected, strict=True
+        ):
+            error = float((a - b).norm() / b.norm())
+            if error > 1e-5:
+                sys.exit(f"{contender.name}: its {part} differs from {contenders[0].name}'s by {error:.1e}")
+
+
+def timed(function: Callable[[], Any], repeats: int) -> float:
+    start = time.process_time()
+    for _ in range(repeats):
+        function()
+    return (time.process_time() - start) / repeats
+
+
+def compare(contenders: list[Contender], measure: str, rounds: int, least: float) -> dict[str, Any]:
+    """Seconds of each contender and its ratio to the first, as medians over rounds in turn."""
+    running = [c for c in contenders if measure in c.run]
+    repeats = {}
+    for c in running:
+        c.run[measure]()
+        repeats[c.name] = max(1, round(least / max(timed(c.run[measure], 1), 1e-6)))
+    times: dict[str, list[float]] = {c.name: [] for c in running}
+    for turn in range(rounds):
+        for c in running[turn % len(running) :] + running[: turn % len(running)]:
+            times[c.name].append(timed(c.run[measure], repeats[c.name]))
+    base = times[running[0].name]
+    return {
+        name: {
+            "ms": 1e3 * statistics.median(values),
+            "ratio": statistics.median(v / b for v, b in zip(values, base, strict=True)),
+            "spread": [f(v / b for v, b in zip(values, base, strict=True)) for f in (min, max)],
+        }
+        for name, values in times.items()
+    }
+
+
+def product_rate(channels: int) -> float:
+    """GFLOP/s of torch's dense product with as many channels."""
+    a, b = torch.randn(2048, channels), torch.randn(channels, channels)
+    return 2e-9 * 2048 * channels**2 / min(timed(lambda: a @ b, 50) for _ in range(5))
+
+
+def measure_case(case: Case, rounds: int, least: float) -> dict[str, Any]:
+    problem = Problem(case)
+    names = [name for name in ("native", "torch") if name in backends()]
+    contenders = [problem.own(name) for name in names] + [problem.dense(False), problem.dense(True)]
+    peer = problem.spconv()
+    contenders += [peer] if peer is not None else []
+    agree(contenders)
+    found = {measure: compare(contenders, measure, rounds, least) for measure in MEASURES}
+    sites = SparseTensor(problem.features.detach(), case.coords, case.shape, case.batch).sites
+    pairs = len(submanifold(sites, (3,) * problem.dim, (1,) * problem.dim).inputs)
+    flops = 2e-9 * pairs * case.cin * case.cout
+    return {
+        "sites": len(case.coords),
+        "occupancy": case.occupancy,
+        "pairs per site": pairs / len(case.coords),
+        "channels": [case.cin, case.cout],
+        "GFLOP/s forward": {n: 1e3 * flops / v["ms"] for n, v in found["forward"].items() if n in names},
+        "GFLOP/s torch.mm": product_rate(case.cin),
+        "measures": found,
+    }
+
+
+def table(results: dict[str, Any]) -> str:
+    others = ("torch", "dense", "dense channels last", "spconv")
+    lines = [
+        f"{'case':24}{'sites':>8}{'pairs':>7}  {'measure':18}{'native ms':>10}" + "".join(f"{o:>21}" for o in others)
+    ]
+    for name, case in results.items():
+        for measure, found in case["measures"].items():
+            first = f"{name:24}{case['sites']:8}{case['pairs per site']:7.2f}" if measure == "map" else " " * 39
+            base, *_ = found.values()
+            ratios = [f"{found[o]['ratio']:19.2f} x" if o in found else f"{'-':>21}" for o in others]
+            lines.append(f"{first}  {measure:18}{base['ms']:10.3f}" + "".join(ratios))
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="cases whose name holds this")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--least", type=float, default=0.02, help="seconds of one timing")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    if any(os.environ.get(name) != value for name, value in ALLOCATOR.items()):
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ALLOCATOR)
+    torch.set_num_threads(options.threads)
+    results = {}
+    for case in cases(options.only):
+        results[case.name] = measure_case(case, options.rounds, options.least)
+        print(table({case.name: results[case.name]}), flush=True)
+    report = {
+        "machine": platform.processor() or platform.machine(),
+        "instruction set": instruction_set(),
+        "torch": torch.__version__,
+        "threads": options.threads,
+        "spconv": "measured" if options.threads == 1 and has_spconv() else "not run",
+        "minkowski": "not run",
+        "times": "processor milliseconds; ratios to the first back end, medians over rounds",
+        "cases": results,
+    }
+    options.out.parent.mkdir(exist_ok=True)
+    options.out.write_text(json.dumps(report, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
