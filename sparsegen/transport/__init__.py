@@ -1,4 +1,11 @@
-"""Distances between point sets and optimal transport."""
+"""Distances between point sets and optimal transport.
+
+- of event by event, differentiable, ragged, weighted, periodic: `chamfer`, `density_aware_chamfer`, `emd` (exact),
+  `sliced`, `sinkhorn_divergence`; of all events to all: `pairwise`;
+- of samples: `mmd`, `energy_distance`;
+- of matrices: `sinkhorn`, `exact_plan`;
+- of a continuous law to points, with a certificate: `SemiDiscreteOT`.
+"""
 
 from sparsegen.transport.certificate import Certificate
 from sparsegen.transport.chamfer import chamfer, density_aware_chamfer

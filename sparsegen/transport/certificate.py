@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 __all__ = ["AIM", "Certificate", "certify_counts", "certify_measures", "samples_needed"]
 
@@ -85,7 +85,7 @@ def certify_counts(
     square = float((c * (c - 1) / weights).sum() / (m * (m - 1.0))) - 1
     low, high = _interval(square, *_variance(c, weights, m))
     # Clopper-Pearson for every cell at once: the level is shared among them (Bonferroni)
-    largest = beta.ppf(1 - 0.05 / len(c), c + 1, np.maximum(m - c, 1e-9)) / weights - 1
+    largest = betaincinv(c + 1, np.maximum(m - c, 1e-9), 1 - 0.05 / len(c)) / weights - 1
     return Certificate(
         rms=math.sqrt(max(square, 0.0)),
         rms_ci=(low, high),
