@@ -1,7 +1,7 @@
 """Distances between point sets and optimal transport.
 
-- of event by event, differentiable, ragged, weighted, periodic: `chamfer`, `density_aware_chamfer`, `emd` (exact),
-  `sliced`, `sinkhorn_divergence`; of all events to all: `pairwise`;
+- between events one by one, differentiable, ragged, weighted, periodic: `chamfer`, `density_aware_chamfer`, `emd` (exact),
+  `sliced`, `sinkhorn_divergence`; all to all: `pairwise`;
 - of samples: `mmd`, `energy_distance`;
 - of matrices: `sinkhorn`, `exact_plan`;
 - of a continuous law to points, with a certificate: `SemiDiscreteOT`.
