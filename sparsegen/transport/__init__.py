@@ -1,7 +1,7 @@
 """Distances between point sets and optimal transport.
 
-- between events one by one, differentiable, ragged, weighted, periodic: `chamfer`, `density_aware_chamfer`, `emd` (exact),
-  `sliced`, `sinkhorn_divergence`; all to all: `pairwise`;
+- between events one by one, differentiable, ragged, weighted, periodic: `chamfer`, `density_aware_chamfer`, the exact
+  `emd`, `sliced`, `sinkhorn_divergence`; between all and all: `pairwise`;
 - of samples: `mmd`, `energy_distance`;
 - of matrices: `sinkhorn`, `exact_plan`;
 - of a continuous law to points, with a certificate: `SemiDiscreteOT`.
