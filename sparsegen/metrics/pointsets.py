@@ -19,9 +19,7 @@ References:
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +34,7 @@ from sparsegen.events import Events
 from sparsegen.metrics.inputs import EventsLike, check_comparable, valid_sample, warn_small
 from sparsegen.metrics.metric import TooFewError, metric
 from sparsegen.metrics.protocol import Protocol, resolve
+from sparsegen.metrics.recent import Recent, digest
 from sparsegen.metrics.resampling import subsampled_error
 from sparsegen.result import Result
 from sparsegen.transport import emd
@@ -157,30 +156,21 @@ class _Distances:
     floor_generated: Array
 
 
-_recent: OrderedDict[tuple[str, ...], _Distances] = OrderedDict()
-
-
-def _digest(events: Events) -> str:
-    found = hashlib.sha256()
-    for tensor in (events.positions, events.offsets):
-        found.update(tensor.contiguous().numpy().tobytes())
-    return found.hexdigest()
+_recent = Recent[_Distances]()
 
 
 def _distances(generated: Events, real: Events, other: Events, kind: str) -> _Distances:
-    """The matrices, remembered for the metrics of one report that share them."""
-    key = (kind, _digest(generated), _digest(real), _digest(other))
-    if key not in _recent:
-        _recent[key] = _Distances(
+    """The matrices, shared by the metrics of one report."""
+    return _recent.get(
+        (kind, digest(generated), digest(real), digest(other)),
+        lambda: _Distances(
             pairwise_distances(generated, real, kind),
             pairwise_distances(generated, None, kind),
             pairwise_distances(real, None, kind),
             pairwise_distances(other, real, kind),
             pairwise_distances(other, None, kind),
-        )
-        while len(_recent) > 2:
-            _recent.popitem(last=False)
-    return _recent[key]
+        ),
+    )
 
 
 Statistic = Callable[[Array, Array, Array], float]
