@@ -69,6 +69,7 @@ using BestCellsFn = void(const T* x, const T* packed, const T* heights, index_t 
                          index_t* index, T* score, T* second, index_t threads);
 
 // Kernel maps from bitmaps of active sites; see kernels/sites.inl.
+using SitesKeysFn = index_t(const index_t* coords, index_t n, index_t dim, const index_t* limits, index_t* keys);
 using SitesMarkFn = void(const index_t* keys, index_t n, std::uint64_t* words, index_t count, std::int32_t* ranks);
 using SitesReachFn = index_t(const index_t* coords, index_t n, index_t dim, const index_t* geometry, index_t down,
                              std::uint64_t* words, index_t count, std::int32_t* ranks);
@@ -101,6 +102,7 @@ using FlowFn = index_t(const double* a, const index_t* a_offsets, const double* 
     KERNEL(convolve_f64, ConvolveFn<double>)     \
     KERNEL(correlate_f32, CorrelateFn<float>)    \
     KERNEL(correlate_f64, CorrelateFn<double>)   \
+    KERNEL(sites_keys, SitesKeysFn)              \
     KERNEL(sites_mark, SitesMarkFn)              \
     KERNEL(sites_reach, SitesReachFn)            \
     KERNEL(sites_list, SitesListFn)              \

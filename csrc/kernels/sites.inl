@@ -47,6 +47,28 @@ inline index_t rank_words(const word_t* words, index_t count, std::int32_t* rank
     return before;
 }
 
+// Key of each site (N, 1 + D). Returns -1 where keys rise, -2 where they do not, or else the first row that lies
+// outside the limits (1 + D).
+SitesKeysFn sites_keys;
+index_t sites_keys(const index_t* coords, index_t n, index_t dim, const index_t* limits, index_t* keys) {
+    bool rises = true;
+    index_t before = -1;
+    for (index_t i = 0; i < n; ++i, coords += dim + 1) {
+        index_t key = 0;
+        bool inside = true;
+        for (index_t a = 0; a <= dim; ++a) {
+            inside = inside && coords[a] >= 0 && coords[a] < limits[a];
+            // Unsigned: what lies outside may overflow before it is refused.
+            key = static_cast<index_t>(static_cast<word_t>(key) * static_cast<word_t>(limits[a]) +
+                                       static_cast<word_t>(coords[a]));
+        }
+        if (!inside) return i;
+        rises = rises && key > before;
+        before = keys[i] = key;
+    }
+    return rises ? -1 : -2;
+}
+
 SitesMarkFn sites_mark;
 void sites_mark(const index_t* keys, index_t n, word_t* words, index_t count, std::int32_t* ranks) {
     for (index_t i = 0; i < count; ++i) words[i] = 0;

@@ -42,9 +42,9 @@ class _Convolve(Function):
         x, weight = ctx.saved_tensors
         gx = gw = None
         if ctx.needs_input_grad[0]:
-            gx = _Convolve.apply(g, weight.transpose(1, 2), ctx.map.swapped, ctx.backend)
+            gx = _convolve(g, weight.transpose(1, 2), ctx.map.swapped, ctx.backend)
         if ctx.needs_input_grad[1]:
-            gw = _Correlate.apply(x, g, ctx.map, ctx.backend)
+            gw = _correlate(x, g, ctx.map, ctx.backend)
         return gx, gw, None, None
 
 
@@ -64,10 +64,23 @@ class _Correlate(Function):
         x, y = ctx.saved_tensors
         gx = gy = None
         if ctx.needs_input_grad[0]:
-            gx = _Convolve.apply(y, h.transpose(1, 2), ctx.map.swapped, ctx.backend)
+            gx = _convolve(y, h.transpose(1, 2), ctx.map.swapped, ctx.backend)
         if ctx.needs_input_grad[1]:
-            gy = _Convolve.apply(x, h, ctx.map, ctx.backend)
+            gy = _convolve(x, h, ctx.map, ctx.backend)
         return gx, gy, None, None
+
+
+def _convolve(x: Tensor, weight: Tensor, kernel_map: KernelMap, backend: Backend) -> Tensor:
+    # A node of the graph costs as much as a small convolution: only where a derivative may follow.
+    if torch.is_grad_enabled():
+        return cast(Tensor, _Convolve.apply(x, weight, kernel_map, backend))
+    return backend.convolve(x, weight, kernel_map)
+
+
+def _correlate(x: Tensor, y: Tensor, kernel_map: KernelMap, backend: Backend) -> Tensor:
+    if torch.is_grad_enabled():
+        return cast(Tensor, _Correlate.apply(x, y, kernel_map, backend))
+    return backend.correlate(x, y, kernel_map)
 
 
 def convolve(x: Tensor, weight: Tensor, kernel_map: KernelMap, sites: Sites, groups: int = 1) -> Tensor:
@@ -85,9 +98,9 @@ def convolve(x: Tensor, weight: Tensor, kernel_map: KernelMap, sites: Sites, gro
         x = x.to(weight.dtype)
         backend = choose(x, sites.dim, any(sites.periodic))
         if groups == 1:
-            return cast(Tensor, _Convolve.apply(x, weight, kernel_map, backend))
+            return _convolve(x, weight, kernel_map, backend)
         parts = zip(x.chunk(groups, 1), weight.chunk(groups, 2), strict=True)
-        return torch.cat([_Convolve.apply(a.contiguous(), b, kernel_map, backend) for a, b in parts], 1)
+        return torch.cat([_convolve(a.contiguous(), b, kernel_map, backend) for a, b in parts], 1)
 
 
 def prune(x: SparseTensor, keep: Tensor) -> SparseTensor:

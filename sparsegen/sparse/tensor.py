@@ -12,6 +12,7 @@ from torch import Tensor
 from sparsegen.errors import DataError
 from sparsegen.events import Events
 from sparsegen.grid import periodic_flags
+from sparsegen.kernels.native import extension
 
 __all__ = ["Sites", "SparseTensor"]
 
@@ -101,6 +102,29 @@ def unravel(key: Tensor, shape: Sequence[int]) -> Tensor:
     return torch.stack([key, *columns[::-1]], 1)
 
 
+def _checked_keys(coords: Tensor, limits: tuple[int, ...]) -> tuple[Tensor, bool]:
+    """Row-major index of each site, and whether they rise.
+
+    Raises:
+        DataError: A site lies outside the limits.
+    """
+    limit = torch.tensor(limits, device=coords.device)
+    native = extension() if coords.device.type == "cpu" else None
+    if native is not None:
+        key = coords.new_empty(len(coords))
+        row = native.sites_keys(coords.data_ptr(), len(coords), len(limits) - 1, limit.data_ptr(), key.data_ptr())
+        rises = row == -1
+    else:
+        outside = ((coords < 0) | (coords >= limit)).any(1)
+        row = int(outside.nonzero()[0, 0]) if bool(outside.any()) else -1
+        key = ravel(coords, limits[1:])
+        rises = not bool((key.diff() <= 0).any())
+    if row >= 0:
+        site = tuple(coords[row].tolist())
+        raise DataError(f"SparseTensor: site {site} in row {row} lies outside {limits}")
+    return key, rises
+
+
 class SparseTensor:
     r"""Features on the active sites of a batch of D-dimensional lattices.
 
@@ -154,16 +178,9 @@ class SparseTensor:
             raise DataError(f"SparseTensor: features on {features.device}, coords on {coords.device}; move one of them")
         if batch_size * math.prod(shape) >= 2**62:
             raise DataError(f"SparseTensor: a batch of {batch_size} lattices {shape} has more sites than 62 bits count")
-        if len(coords):
-            limit = torch.tensor((batch_size, *shape), device=coords.device)
-            outside = ((coords < 0) | (coords >= limit)).any(1)
-            if bool(outside.any()):
-                row = int(outside.nonzero()[0, 0])
-                raise DataError(
-                    f"SparseTensor: site {tuple(coords[row].tolist())} in row {row} lies outside {(batch_size, *shape)}"
-                )
-        key = ravel(coords, shape)
-        if len(key) > 1 and bool((key.diff() <= 0).any()):
+        coords = coords.contiguous()
+        key, rises = _checked_keys(coords, (batch_size, *shape))
+        if not rises:
             key, order = key.sort()
             repeated = (key.diff() == 0).nonzero()
             if len(repeated):
