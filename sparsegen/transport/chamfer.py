@@ -130,5 +130,5 @@ def _gathered(x: Clouds, y: Clouds, index: Tensor, squared: bool, reduce: str) -
     difference = x.difference(x.points, y.points[index]) if y.points.shape[0] else torch.zeros_like(x.points)
     distance = difference.square().sum(1) if squared else lengths_of(difference)
     if reduce == "mean":
-        return segment_mean(distance, x.offsets, None if x.weights is None else x.weights.to(distance.dtype))
+        return segment_mean(distance, x.offsets, x.weights)
     return segment_sum(distance if x.weights is None else distance * x.weights, x.offsets)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -79,11 +79,6 @@ class Clouds:
         real = slot < counts[:, None]
         index = (self.offsets[:-1, None] + torch.where(real, slot, 0)).clamp_max(total - 1)
         return self.points[index], torch.where(real, self.masses[index], 0.0).to(self.points.dtype)
-
-    def __getitem__(self, index: int) -> Clouds:
-        low, high = int(self.offsets[index]), int(self.offsets[index + 1])
-        weights = None if self.weights is None else self.weights[low:high]
-        return Clouds(self.points[low:high], self.offsets.new_tensor([0, high - low]), weights, self.period)
 
     def difference(self, x: Tensor, y: Tensor) -> Tensor:
         """``x - y`` by the short way round on axes that wrap, ``(..., D)``."""
@@ -160,7 +155,7 @@ def pair_clouds(
     period: Sequence[float] | None = None,
     same_length: bool = True,
 ) -> tuple[Clouds, Clouds]:
-    """Both sides of a distance, of one dimension, one period and (where asked) one batch size.
+    """Both sides of a distance, of one dimension, one period, one type (float32 at least) and, where asked, one size.
 
     Args:
         a: The first batch of sets.
@@ -180,7 +175,14 @@ def pair_clouds(
         raise DataError(f"the two sides wrap differently: periods {first.period} and {second.period}")
     if same_length and len(first) != len(second):
         raise DataError(f"batches of {len(first)} and {len(second)} sets do not pair up; pairwise() compares all pairs")
-    return first, second
+    # half precision has too few digits for differences of coordinates
+    dtype = torch.promote_types(torch.promote_types(first.points.dtype, second.points.dtype), torch.float32)
+    return _typed(first, dtype), _typed(second, dtype)
+
+
+def _typed(clouds: Clouds, dtype: torch.dtype) -> Clouds:
+    weights = None if clouds.weights is None else clouds.weights.to(dtype)
+    return replace(clouds, points=clouds.points.to(dtype), weights=weights)
 
 
 def one_empty(a: Clouds, b: Clouds) -> Tensor:

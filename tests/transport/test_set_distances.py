@@ -9,7 +9,7 @@ import torch
 from sparsegen.errors import ConfigError, DataError
 from sparsegen.events import Column, Events
 from sparsegen.grid import Grid
-from sparsegen.transport import chamfer, density_aware_chamfer, emd, exact_plan, sliced
+from sparsegen.transport import chamfer, density_aware_chamfer, emd, exact_plan, sinkhorn_divergence, sliced
 
 DISTANCES = [chamfer, density_aware_chamfer, emd, lambda a, b, **k: sliced(a, b, 16, generator=seeded(7), **k)]
 
@@ -144,6 +144,15 @@ def test_gradients_in_the_weights(distance):
     a, b = clouds(0, batch=2, points=5), clouds(1, batch=2, points=4)
     w = torch.rand(10, dtype=torch.double, generator=seeded(3)) + 0.1
     assert torch.autograd.gradcheck(lambda w: distance(a, b, weights=(w, None)), (w.requires_grad_(),))
+
+
+@pytest.mark.parametrize("distance", [*DISTANCES, sinkhorn_divergence])
+def test_half_precision_is_compared_in_single(distance):
+    a, b = clouds(0).bfloat16().requires_grad_(), clouds(1, points=6).float()
+    value = distance(a, b)
+    torch.testing.assert_close(value, distance(a.float(), b))
+    value.sum().backward()
+    assert a.grad.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("distance", [chamfer, emd])
