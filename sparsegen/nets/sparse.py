@@ -105,6 +105,10 @@ class SparseCritic(Critic):
     def __init__(self, schema: Schema, width: float) -> None:
         super().__init__(schema, _Trunk(schema, width, 1))
 
+    def support(self, events: Events) -> Events:
+        """The events on the critic's own cells, which have no gradient in position."""
+        return as_cells(events, self._grid())
+
 
 class SparseDecoder(Decoder):
     """A code to active cells: at every level children are made, judged, and pruned before they are convolved.
