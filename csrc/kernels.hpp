@@ -54,7 +54,8 @@ using AssignPointsFn = index_t(const double* a, const index_t* a_offsets, const 
 template <typename T>
 using ConvolveFn = void(const T* x, index_t cin, const T* weight, index_t taps, index_t cout, index_t tap_stride,
                         index_t in_stride, index_t out_stride, const index_t* inputs, const index_t* outputs,
-                        const index_t* starts, index_t identity, index_t rows, T* out, index_t threads);
+                        const index_t* starts, index_t identity, index_t rows, const T* bias, T* out,
+                        index_t threads);
 template <typename T>
 using CorrelateFn = void(const T* x, index_t cin, const T* y, index_t cout, index_t rows, const index_t* inputs,
                          const index_t* outputs, const index_t* starts, index_t taps, index_t identity, T* out,

@@ -166,11 +166,12 @@ inline void multiply_pairs(const T* x, index_t cin, const index_t* inputs, const
 }
 
 // out[o] = sum over the pairs (i, o) of each tap of x[i] W[tap]. `identity`: the tap that pairs every row with itself,
-// or -1. Output rows rise within each tap.
+// or -1. Output rows rise within each tap. The bias (cout), where there is one, is added to every output.
 template <typename T>
 inline void convolve_any(const T* x, index_t cin, const T* weight, index_t taps, index_t cout, index_t tap_stride,
                          index_t in_stride, index_t out_stride, const index_t* inputs, const index_t* outputs,
-                         const index_t* starts, index_t identity, index_t rows, T* out, index_t threads) {
+                         const index_t* starts, index_t identity, index_t rows, const T* bias, T* out,
+                         index_t threads) {
     const PackedWeight<T> w(weight, taps, cin, cout, tap_stride, in_stride, out_stride);
     const index_t width = padded<T>(cout);
     index_t tile_rows = kTileBytes / (width * static_cast<index_t>(sizeof(T)));
@@ -203,9 +204,13 @@ inline void convolve_any(const T* x, index_t cin, const T* weight, index_t taps,
                 multiply_pairs<T>(x, cin, inputs, outputs, from, to, tile, first, width, w.data + k * w.tap, w.row,
                                   true);
             }
-            if (width != cout) {
-                for (index_t i = first; i < last; ++i) {
-                    for (index_t o = 0; o < cout; ++o) out[i * cout + o] = tile[(i - first) * width + o];
+            for (index_t i = first; i < last && (width != cout || bias != nullptr); ++i) {
+                const T* from = tile + (i - first) * width;
+                T* to = out + i * cout;
+                if (bias == nullptr) {
+                    for (index_t o = 0; o < cout; ++o) to[o] = from[o];
+                } else {
+                    for (index_t o = 0; o < cout; ++o) to[o] = from[o] + bias[o];
                 }
             }
         }
@@ -348,9 +353,10 @@ inline void correlate_any(const T* x, index_t cin, const T* y, index_t cout, ind
     ConvolveFn<T> convolve_##name;                                                                                  \
     void convolve_##name(const T* x, index_t cin, const T* weight, index_t taps, index_t cout, index_t tap_stride,  \
                          index_t in_stride, index_t out_stride, const index_t* inputs, const index_t* outputs,      \
-                         const index_t* starts, index_t identity, index_t rows, T* out, index_t threads) {          \
+                         const index_t* starts, index_t identity, index_t rows, const T* bias, T* out,              \
+                         index_t threads) {                                                                         \
         convolve_any<T>(x, cin, weight, taps, cout, tap_stride, in_stride, out_stride, inputs, outputs, starts,     \
-                        identity, rows, out, threads);                                                              \
+                        identity, rows, bias, out, threads);                                                        \
     }                                                                                                               \
     CorrelateFn<T> correlate_##name;                                                                                \
     void correlate_##name(const T* x, index_t cin, const T* y, index_t cout, index_t rows, const index_t* inputs,   \

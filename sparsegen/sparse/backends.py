@@ -44,13 +44,14 @@ class Backend(Protocol):
     name: str
     capabilities: Capabilities
 
-    def convolve(self, x: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
-        """``out[o] = sum over pairs (i, o) at tap k of x[i] @ weight[k]``.
+    def convolve(self, x: Tensor, weight: Tensor, kernel_map: KernelMap, bias: Tensor | None = None) -> Tensor:
+        """``out[o] = bias + sum over pairs (i, o) at tap k of x[i] @ weight[k]``.
 
         Args:
             x: ``(N, Cin)``.
             weight: ``(K, Cin, Cout)``.
             kernel_map: Pairs of ``N`` inputs and ``M`` outputs.
+            bias: ``(Cout,)``, or None.
 
         Returns:
             ``(M, Cout)``.
@@ -85,7 +86,7 @@ class TorchBackend:
     )
     block = 4096
 
-    def convolve(self, x: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+    def convolve(self, x: Tensor, weight: Tensor, kernel_map: KernelMap, bias: Tensor | None = None) -> Tensor:
         """See :class:`Backend`."""
         if kernel_map.identity is not None:
             out = x @ weight[kernel_map.identity]
@@ -94,7 +95,7 @@ class TorchBackend:
         inputs, outputs, taps = kernel_map.inputs, kernel_map.outputs, weight.unbind(0)
         for tap, rows in self._blocks(kernel_map):
             out.index_add_(0, outputs[rows], x.index_select(0, inputs[rows]) @ taps[tap])
-        return out
+        return out if bias is None else out.add_(bias)
 
     def correlate(self, x: Tensor, y: Tensor, kernel_map: KernelMap) -> Tensor:
         """See :class:`Backend`."""

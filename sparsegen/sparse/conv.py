@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sparsegen.errors import ConfigError, DataError, unknown_name
 from sparsegen.sparse.functional import convolve
-from sparsegen.sparse.kernel_map import Window
+from sparsegen.sparse.kernel_map import KernelMap, Window
 from sparsegen.sparse.maps import generated, strided, submanifold, transposed
 from sparsegen.sparse.tensor import SparseTensor
 
@@ -76,8 +76,8 @@ class _Conv(nn.Module):
         if x.features.shape[1] != self.in_channels:
             raise DataError(f"{type(self).__name__} of {self.in_channels} input channels for {x}")
 
-    def _biased(self, features: Tensor) -> Tensor:
-        return features if self.bias is None else features + self.bias
+    def _convolve(self, x: SparseTensor, kernel_map: KernelMap) -> Tensor:
+        return convolve(x.features, self.weight, kernel_map, x.sites, self.groups, self.bias)
 
     def dense_weight(self) -> Tensor:
         """The weight as ``torch.nn.functional.convNd`` takes it: ``(out, in / groups, *kernel_size)``."""
@@ -128,7 +128,7 @@ class SubmanifoldConv(_Conv):
         """Features of ``out_channels`` channels on the same sites."""
         self._check(x)
         kernel_map = submanifold(x.sites, self.window.kernel, self.window.dilation)
-        return x.replace(self._biased(convolve(x.features, self.weight, kernel_map, x.sites, self.groups)))
+        return x.replace(self._convolve(x, kernel_map))
 
 
 class SparseConv(_Conv):
@@ -170,7 +170,7 @@ class SparseConv(_Conv):
         """Features on the output sites that the support rule makes."""
         self._check(x)
         sites, kernel_map = strided(x.sites, self.window, self.support)
-        return SparseTensor.on(sites, self._biased(convolve(x.features, self.weight, kernel_map, x.sites, self.groups)))
+        return SparseTensor.on(sites, self._convolve(x, kernel_map))
 
 
 class SparsityInvariantConv(SparseConv):
@@ -209,7 +209,8 @@ class SparsityInvariantConv(SparseConv):
         features = convolve(x.features, self.weight, kernel_map, x.sites, self.groups)
         # Under the floor rule a window with more stride than taps may see nothing.
         seen = torch.bincount(kernel_map.outputs, minlength=len(sites)).clamp(min=1).to(features.dtype)
-        return SparseTensor.on(sites, self._biased(features / seen[:, None]))
+        features = features / seen[:, None]
+        return SparseTensor.on(sites, features if self.bias is None else features + self.bias)
 
 
 class _Transpose(_Conv):
@@ -242,8 +243,7 @@ class SparseConvTranspose(_Transpose):
         if not fits:
             raise DataError(f"SparseConvTranspose: {x} leads to the lattice {shape}, the target is {target}")
         kernel_map = transposed(x.sites, target.sites, self.window)
-        features = convolve(x.features, self.weight, kernel_map, x.sites, self.groups)
-        return SparseTensor.on(target.sites, self._biased(features))
+        return SparseTensor.on(target.sites, self._convolve(x, kernel_map))
 
 
 class GenerativeConvTranspose(_Transpose):
@@ -260,4 +260,4 @@ class GenerativeConvTranspose(_Transpose):
         """Features on every site within reach of an input."""
         self._check(x)
         sites, kernel_map = generated(x.sites, self.window)
-        return SparseTensor.on(sites, self._biased(convolve(x.features, self.weight, kernel_map, x.sites, self.groups)))
+        return SparseTensor.on(sites, self._convolve(x, kernel_map))

@@ -30,22 +30,26 @@ class _Convolve(Function):
     """Linear in features and in weights, so its backward is made of the same two products."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, kernel_map: KernelMap, backend: Backend) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, kernel_map: KernelMap, backend: Backend
+    ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.map, ctx.backend = kernel_map, backend
-        return backend.convolve(x, weight, kernel_map)
+        return backend.convolve(x, weight, kernel_map, bias)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         _check_order(ctx.backend)
         (g,) = gradients
         x, weight = ctx.saved_tensors
-        gx = gw = None
+        gx = gw = gb = None
         if ctx.needs_input_grad[0]:
             gx = _convolve(g, weight.transpose(1, 2), ctx.map.swapped, ctx.backend)
         if ctx.needs_input_grad[1]:
             gw = _correlate(x, g, ctx.map, ctx.backend)
-        return gx, gw, None, None
+        if ctx.needs_input_grad[2]:
+            gb = g.sum(0)
+        return gx, gw, gb, None, None
 
 
 class _Correlate(Function):
@@ -70,11 +74,11 @@ class _Correlate(Function):
         return gx, gy, None, None
 
 
-def _convolve(x: Tensor, weight: Tensor, kernel_map: KernelMap, backend: Backend) -> Tensor:
+def _convolve(x: Tensor, weight: Tensor, kernel_map: KernelMap, backend: Backend, bias: Tensor | None = None) -> Tensor:
     # A node of the graph costs as much as a small convolution: only where a derivative may follow.
     if torch.is_grad_enabled():
-        return cast(Tensor, _Convolve.apply(x, weight, kernel_map, backend))
-    return backend.convolve(x, weight, kernel_map)
+        return cast(Tensor, _Convolve.apply(x, weight, bias, kernel_map, backend))
+    return backend.convolve(x, weight, kernel_map, bias)
 
 
 def _correlate(x: Tensor, y: Tensor, kernel_map: KernelMap, backend: Backend) -> Tensor:
@@ -83,8 +87,10 @@ def _correlate(x: Tensor, y: Tensor, kernel_map: KernelMap, backend: Backend) ->
     return backend.correlate(x, y, kernel_map)
 
 
-def convolve(x: Tensor, weight: Tensor, kernel_map: KernelMap, sites: Sites, groups: int = 1) -> Tensor:
-    """Features of a sparse convolution's output ``(M, Cout)``, without bias.
+def convolve(
+    x: Tensor, weight: Tensor, kernel_map: KernelMap, sites: Sites, groups: int = 1, bias: Tensor | None = None
+) -> Tensor:
+    """Features of a sparse convolution's output ``(M, Cout)``.
 
     Args:
         x: ``(N, Cin)``.
@@ -92,15 +98,17 @@ def convolve(x: Tensor, weight: Tensor, kernel_map: KernelMap, sites: Sites, gro
         kernel_map: Pairs of input and output rows at each of the K taps.
         sites: The sites of ``x``.
         groups: Channel groups that do not see each other.
+        bias: ``(Cout,)``, or None.
     """
     # Half precision would accumulate over pairs; under autocast the product stays in the weights' own type.
     with torch.autocast(x.device.type, enabled=False):
         x = x.to(weight.dtype)
         backend = choose(x, sites.dim, any(sites.periodic))
         if groups == 1:
-            return _convolve(x, weight, kernel_map, backend)
+            return _convolve(x, weight, kernel_map, backend, bias)
         parts = zip(x.chunk(groups, 1), weight.chunk(groups, 2), strict=True)
-        return torch.cat([_convolve(a.contiguous(), b, kernel_map, backend) for a, b in parts], 1)
+        joined = torch.cat([_convolve(a.contiguous(), b, kernel_map, backend) for a, b in parts], 1)
+        return joined if bias is None else joined + bias
 
 
 def prune(x: SparseTensor, keep: Tensor) -> SparseTensor:

@@ -30,10 +30,11 @@ class NativeBackend:
         periodic=True,
     )
 
-    def convolve(self, x: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+    def convolve(self, x: Tensor, weight: Tensor, kernel_map: KernelMap, bias: Tensor | None = None) -> Tensor:
         """See :class:`~sparsegen.sparse.backends.Backend`."""
         kernel_map = kernel_map.ordered
         x = x.contiguous()
+        bias = None if bias is None else bias.contiguous()
         taps, cin, cout = weight.shape
         rows = kernel_map.sizes[1]
         out = x.new_empty(rows, cout)
@@ -49,6 +50,7 @@ class NativeBackend:
             kernel_map.starts.data_ptr(),
             -1 if kernel_map.identity is None else kernel_map.identity,
             rows,
+            0 if bias is None else bias.data_ptr(),
             out.data_ptr(),
             threads(),
         )
