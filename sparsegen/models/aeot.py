@@ -12,6 +12,7 @@ from sparsegen.errors import ConfigError
 from sparsegen.events import Events
 from sparsegen.models.base import FitStage, GradientStage, Optimizers, Role, Stage
 from sparsegen.models.latent import LatentModel
+from sparsegen.models.multiplicity import on_cpu
 from sparsegen.models.priors import PRIORS, Whitening
 from sparsegen.nets import Decoder, Encoder
 from sparsegen.nets.base import noise_like
@@ -96,10 +97,7 @@ class Autoencoder(LatentModel):
     def prior(self, n: int, condition: Tensor | None, generator: torch.Generator | None) -> Tensor:
         """Codes ``(n, latent)`` from the fitted law."""
         like = next(self.decoder.parameters())
-        if generator is not None and generator.device.type != "cpu":
-            seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
-            generator = torch.Generator().manual_seed(seed)
-        coordinates = self.latent_prior.sample(n, generator)
+        coordinates = self.latent_prior.sample(n, on_cpu(generator))
         return self.whitening.inverse(coordinates).to(like.device, like.dtype)
 
     def get_extra_state(self) -> dict[str, Any]:

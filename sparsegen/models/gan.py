@@ -73,10 +73,10 @@ class GAN(DecodingModel):
 
     def step(self, events: Events, optimizers: Optimizers, generator: torch.Generator) -> dict[str, Tensor]:
         """``n_critic`` steps of the critic, each on its share of the batch, then one of the generator."""
-        size = -(-len(events) // self.batches_per_step)
+        shares = min(self.batches_per_step, len(events))
         log: dict[str, Tensor] = {}
-        for start in range(0, len(events), size):
-            real = events[start : start + size]
+        for share in range(shares):
+            real = events[share * len(events) // shares : (share + 1) * len(events) // shares]
             log |= self._critic_step(real, optimizers, generator)
         fake = self._generate(real, generator)
         loss = self.loss.generator(self.critic(fake))

@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 from sparsegen.errors import DataError
 from sparsegen.events import Events
 from sparsegen.models.base import FitStage, Model, Stage
-from sparsegen.models.multiplicity import EmpiricalMultiplicity
+from sparsegen.models.multiplicity import EmpiricalMultiplicity, on_cpu
 from sparsegen.nets import Schema
 
 __all__ = ["IndependentHits"]
@@ -83,6 +83,7 @@ class IndependentHits(Model):
         """Draws ``n`` events; see :meth:`sparsegen.models.base.Model.sample`. Draws that share a cell are merged."""
         if len(self.coords) == 0:
             raise DataError("IndependentHits: not fitted; train the model first")
+        generator = on_cpu(generator)
         if counts is None:
             counts = self.multiplicity.sample(n, condition, generator)
         counts = counts.cpu()

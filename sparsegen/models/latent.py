@@ -65,9 +65,7 @@ class DecodingModel(Model):
     ) -> Events:
         """Events of codes ``(B, latent)``; multiplicities are drawn where the decoder needs them and none are given."""
         if counts is None and (self.draws_counts or self.decoder.needs_counts):
-            # Counts are drawn on the CPU, whatever device the codes live on.
-            seed = None if generator is None else torch.Generator().manual_seed(_draw_seed(generator))
-            counts = self.multiplicity.sample(len(z), condition, seed).to(z.device)
+            counts = self.multiplicity.sample(len(z), condition, generator).to(z.device)
         decoded = self.decoder(z, condition, counts=counts, generator=generator)
         events: Events = decoded.events
         return events
@@ -79,12 +77,33 @@ class DecodingModel(Model):
         b: Tensor,
         steps: int,
         *,
+        condition: Tensor | None = None,
         counts: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> list[Events]:
-        """Events along the straight line between codes ``a`` and ``b`` ``(B, latent)``, both ends included."""
+        """Events along the straight line between two batches of codes, both ends included.
+
+        All steps share their noise, so that what changes along the line is the code.
+
+        Args:
+            a: Codes ``(B, latent)``.
+            b: The other end.
+            steps: How many events along each line, 2 or more.
+            condition: ``(B, K)`` or None.
+            counts: Hits per event ``(B,)``; drawn once for all steps where the decoder needs them.
+            generator: Source of randomness.
+        """
+        if generator is None:
+            seed = int(torch.randint(2**62, (1,)))
+        else:
+            seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
         return [
-            self.decode(torch.lerp(a, b, float(t)), counts=counts, generator=generator)
+            self.decode(
+                torch.lerp(a, b, float(t)),
+                condition,
+                counts=counts,
+                generator=torch.Generator().manual_seed(seed),
+            )
             for t in torch.linspace(0, 1, steps)
         ]
 
@@ -111,11 +130,24 @@ class LatentModel(DecodingModel):
         return codes
 
     @torch.no_grad()
+    def interpolate(
+        self,
+        a: Tensor | Events,
+        b: Tensor | Events,
+        steps: int,
+        *,
+        condition: Tensor | None = None,
+        counts: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> list[Events]:
+        """As :meth:`DecodingModel.interpolate`; events are encoded first, and the condition is then that of ``a``."""
+        if condition is None and isinstance(a, Events):
+            condition = a.condition
+        a, b = (self.encode(x) if isinstance(x, Events) else x for x in (a, b))
+        return super().interpolate(a, b, steps, condition=condition, counts=counts, generator=generator)
+
+    @torch.no_grad()
     def reconstruct(self, events: Events, *, generator: torch.Generator | None = None) -> Events:
         """Encodes and decodes, with the multiplicity of the original where the decoder needs one."""
         counts = events.counts if self.decoder.needs_counts else None
         return self.decode(self.encode(events), events.condition, counts=counts, generator=generator)
-
-
-def _draw_seed(generator: torch.Generator) -> int:
-    return int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
