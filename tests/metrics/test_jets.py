@@ -82,12 +82,12 @@ def test_momentum_that_has_no_partner_costs_itself(jets):
 
 
 def test_cov_mmd_of_one_law_is_the_floor_and_of_moved_jets_is_not(make):
-    jets, more_jets = make(300, seed=1, mean=5), make(300, seed=2, mean=5)
+    jets, more_jets = make(2000, seed=1, mean=4), make(2000, seed=2, mean=4)
     cov, mmd = cov_mmd(more_jets, jets)
     assert abs(cov.value - cov.floor) < 5 * cov.error
     assert abs(mmd.value - mmd.floor) < 5 * mmd.error
     assert cov_mmd(more_jets, jets) == (cov, mmd)
-    wide = more_jets.replace(coords=2 * more_jets.coords)
+    wide = more_jets.replace(coords=8 * more_jets.coords)
     assert metrics.mmd_jets(wide, jets).value > mmd.floor + 5 * mmd.error
-    few = Events.cat([more_jets[0]] * 100)
+    few = Events.cat([more_jets[0]] * 1000)
     assert metrics.cov_jets(few, jets).value == pytest.approx(1 / 100)
