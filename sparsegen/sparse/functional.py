@@ -26,6 +26,17 @@ def _check_order(backend: Backend) -> None:
         )
 
 
+def _wanted(ctx: Any, index: int) -> bool:
+    """Whether this backward needs the gradient of an input: ``autograd.grad`` may have been asked for others only."""
+    if not ctx.needs_input_grad[index]:
+        return False
+    try:
+        return bool(torch._C._will_engine_execute_node(ctx.next_functions[index][0]))
+    except RuntimeError:
+        # It refuses to answer for a leaf that is asked for.
+        return True
+
+
 class _Convolve(Function):
     """Linear in features and in weights, so its backward is made of the same two products."""
 
@@ -43,11 +54,11 @@ class _Convolve(Function):
         (g,) = gradients
         x, weight = ctx.saved_tensors
         gx = gw = gb = None
-        if ctx.needs_input_grad[0]:
+        if _wanted(ctx, 0):
             gx = _convolve(g, weight.transpose(1, 2), ctx.map.swapped, ctx.backend)
-        if ctx.needs_input_grad[1]:
+        if _wanted(ctx, 1):
             gw = _correlate(x, g, ctx.map, ctx.backend)
-        if ctx.needs_input_grad[2]:
+        if _wanted(ctx, 2):
             gb = g.sum(0)
         return gx, gw, gb, None, None
 
@@ -67,9 +78,9 @@ class _Correlate(Function):
         (h,) = gradients
         x, y = ctx.saved_tensors
         gx = gy = None
-        if ctx.needs_input_grad[0]:
+        if _wanted(ctx, 0):
             gx = _convolve(y, h.transpose(1, 2), ctx.map.swapped, ctx.backend)
-        if ctx.needs_input_grad[1]:
+        if _wanted(ctx, 1):
             gy = _convolve(x, h, ctx.map, ctx.backend)
         return gx, gy, None, None
 

@@ -24,6 +24,7 @@ from sparsegen.sparse import (
     prune,
     union_add,
 )
+from sparsegen.sparse.backends import BACKENDS
 
 LAYERS = {
     "submanifold": lambda: SubmanifoldConv(2, 2, 3, 3),
@@ -127,6 +128,31 @@ def test_a_gradient_penalty_reaches_the_weights(backend, cloud):
             layer.weight.data -= sign * step * direction
         measured = (values[0] - values[1]) / (2 * step)
         assert measured == pytest.approx(float((gradient * direction).sum()), rel=1e-6)
+
+
+def test_only_the_gradients_that_are_asked_for_are_computed(backend, cloud, monkeypatch):
+    x = cloud((5, 5), occupancy=0.5)
+    layer = SubmanifoldConv(2, 2, 3, 3).double()
+    inner = SubmanifoldConv(2, 2, 2, 3).double()
+    features = x.features.requires_grad_()
+    y = layer(inner(x.replace(features))).features.tanh()
+    kinds = {"features": [features], "weight": [layer.weight], "both": [features, layer.weight, inner.weight]}
+    done = dict.fromkeys(kinds, 0)
+    used = type(BACKENDS[backend])
+    correlate = used.correlate
+    for kind, inputs in kinds.items():
+
+        def counted(self, *arguments, kind=kind):
+            done[kind] += 1
+            return correlate(self, *arguments)
+
+        monkeypatch.setattr(used, "correlate", counted)
+        found = torch.autograd.grad(y.sum(), inputs, retain_graph=True)
+        monkeypatch.setattr(used, "correlate", correlate)
+        whole = torch.autograd.grad(y.sum(), [features, layer.weight, inner.weight], retain_graph=True)
+        expected = {"features": whole[:1], "weight": whole[1:2], "both": whole}[kind]
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert done == {"features": 0, "weight": 1, "both": 2}
 
 
 def test_results_are_bitwise_equal_from_run_to_run(backend, cloud):
