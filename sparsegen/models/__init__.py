@@ -12,6 +12,7 @@ from sparsegen import nets
 from sparsegen.errors import ConfigError, unknown_name
 from sparsegen.models.aeot import AEOT, Autoencoder
 from sparsegen.models.base import FitStage, GradientStage, Model, Optimizers, Role, Stage
+from sparsegen.models.check import assert_model
 from sparsegen.models.gan import GAN
 from sparsegen.models.independent import IndependentHits
 from sparsegen.models.multiplicity import EmpiricalMultiplicity
@@ -32,6 +33,7 @@ __all__ = [
     "Optimizers",
     "Role",
     "Stage",
+    "assert_model",
     "build",
 ]
 
