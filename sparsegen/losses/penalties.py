@@ -27,10 +27,10 @@ def gradient_norm(critic: Scores, events: Events, leaves: tuple[Tensor, ...]) ->
     Args:
         critic: Called once with ``events``.
         events: Built from ``leaves``.
-        leaves: Tensors with one row a hit.
+        leaves: Tensors with one row a hit; one that the critic does not look at has no gradient.
     """
     scores = critic(events)
-    gradients = torch.autograd.grad(scores.sum(), leaves, create_graph=True)
+    gradients = torch.autograd.grad(scores.sum(), leaves, create_graph=True, materialize_grads=True)
     return events.sum_hits(sum((g.square().sum(1) for g in gradients), torch.zeros((), device=scores.device)))
 
 
