@@ -26,6 +26,7 @@ from scipy.special import ndtr, owens_t
 __all__ = [
     "NORMAL",
     "SQUARE",
+    "UPRIGHT",
     "PlaneLaw",
     "PlaneWalls",
     "PowerCells",
@@ -35,6 +36,9 @@ __all__ = [
     "plane_walls",
     "power_cells",
 ]
+
+UPRIGHT = -1e-7
+"""Last component of a unit normal that still points down."""
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -214,12 +218,13 @@ def newton_heights(
         heights = _voronoi_heights(targets, reach)
         cells = cells_of(targets, heights)
     floor = min(float(cells.masses.min()), float(weights.min())) / 2
+    damped = 1.0
     while time.monotonic() < deadline:
         error = cells.masses - weights
         if np.abs(error / weights).max() <= tolerance:
             break
         step = _newton_step(targets, cells, error)
-        size, damped = float(np.linalg.norm(error)), 1.0
+        size, damped = float(np.linalg.norm(error)), min(1.0, 4 * damped)
         while damped > 1e-12:
             tried = heights - damped * step
             after = cells_of(targets, tried)
@@ -271,17 +276,17 @@ def _dual_edges(targets: Array, heights: Array) -> tuple[Integers, Array, Array]
     span = np.ptp(lifted, axis=0).max() + 1.0
     apex = np.append(targets.mean(0), lifted[:, 2].max() + 10 * span)
     hull = ConvexHull(np.vstack([lifted, apex]))
-    lower = (hull.simplices < n).all(1) & (hull.equations[:, 2] < 0)
+    # an upright side of the hull has a slope made of rounding: its vertex is at infinity
+    lower = (hull.simplices < n).all(1) & (hull.equations[:, 2] < UPRIGHT)
     triangles = hull.simplices[lower].astype(np.int64)
     plane = hull.equations[lower]
     vertices = -plane[:, :2] / plane[:, 2:3]  # slope of the face: where its three cells meet
     # Each triangle's sides, sorted so that the two triangles of a side stand next to each other.
     sides = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])
-    opposite = np.concatenate([triangles[:, 2], triangles[:, 0], triangles[:, 1]])
     vertex = np.concatenate([vertices, vertices, vertices])
     sides.sort(1)
     order = np.lexsort(sides.T)
-    sides, opposite, vertex = sides[order], opposite[order], vertex[order]
+    sides, vertex = sides[order], vertex[order]
     first = np.append(True, (sides[1:] != sides[:-1]).any(1))
     walls = sides[first]
     index = np.cumsum(first) - 1
@@ -292,12 +297,11 @@ def _dual_edges(targets: Array, heights: Array) -> tuple[Integers, Array, Array]
     low, high = np.full(len(walls), np.inf), np.full(len(walls), -np.inf)
     np.minimum.at(low, index, place)
     np.maximum.at(high, index, place)
-    # A wall with one vertex runs to infinity, away from the third cell of its triangle.
-    single = np.bincount(index) == 1
-    at = np.flatnonzero(first)[single]
-    outward = ((targets[i[single]] - targets[opposite[at]]) * along[single]).sum(1) > 0
-    high[np.flatnonzero(single)[outward]] = np.inf
-    low[np.flatnonzero(single)[~outward]] = -np.inf
+    # A wall with one vertex runs to infinity, away from the targets, all of which are on one side of its pair.
+    single = np.flatnonzero(np.bincount(index) == 1)
+    outward = ((targets[i[single]] - targets.mean(0)) * along[single]).sum(1) > 0
+    high[single[outward]] = np.inf
+    low[single[~outward]] = -np.inf
     return walls, low, high
 
 
@@ -317,7 +321,8 @@ def clip_lines(foot: Array, along: Array, low: Array, high: Array, half: float) 
 
 def _envelope(slope: Array, level: Array, half: float) -> tuple[Integers, Array]:
     """Upper envelope of lines over [-half, half]: which line is on top between which walls."""
-    order = np.lexsort((level, slope))
+    chosen = _on_top(slope, level, half)
+    order = chosen[np.lexsort((level[chosen], slope[chosen]))]
     # among equal slopes only the highest line can show
     order = order[np.append(np.diff(slope[order]) > 0, True)]
     kept: list[int] = []
@@ -335,3 +340,23 @@ def _envelope(slope: Array, level: Array, half: float) -> tuple[Integers, Array]
             kept.append(line)
             starts.append(max(start, -half))
     return np.array(kept, dtype=np.int64), np.append(starts, half)
+
+
+def _on_top(slope: Array, level: Array, half: float) -> Integers:
+    """Lines that may show in the envelope: few, so that the exact sweep over them is short.
+
+    Between two neighbouring places the envelope lies above the lines on top at both; a line that shows there is not
+    below them where these two cross.
+    """
+    places = np.linspace(-half, half, 33)
+    first = np.unique(np.stack([(slope * t + level).argmax() for t in places]))
+    first = first[np.argsort(slope[first], kind="stable")]
+    left, right = first[:-1], first[1:]
+    apart = slope[right] > slope[left]
+    left, right = left[apart], right[apart]
+    cross = (level[left] - level[right]) / (slope[right] - slope[left])
+    found = np.zeros(len(slope), dtype=bool)
+    found[first] = True
+    for t, height in zip(cross.tolist(), (slope[left] * cross + level[left]).tolist(), strict=True):
+        found |= slope * t + level >= height - 1e-12 * (1 + abs(height))
+    return np.flatnonzero(found)

@@ -16,7 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import ConvexHull
 
-from sparsegen.transport.newton2d import SQUARE, PowerCells, cells_within, clip_lines, plane_walls
+from sparsegen.transport.newton2d import (
+    SQUARE,
+    UPRIGHT,
+    PowerCells,
+    cells_within,
+    clip_lines,
+    plane_walls,
+)
 
 __all__ = ["cube_cells"]
 
@@ -28,7 +35,7 @@ def cube_cells(targets: Array, heights: Array) -> PowerCells:
     """Exact cells of the cube [-1/2, 1/2]^3.
 
     Args:
-        targets: ``(n, 3)``, not all in one plane.
+        targets: ``(n, 3)``, n > 4, not all in one plane.
         heights: ``(n,)``.
     """
     n = len(targets)
@@ -78,7 +85,7 @@ def cube_cells(targets: Array, heights: Array) -> PowerCells:
     outward /= np.linalg.norm(outward, axis=1, keepdims=True)
     height = ((first - foot[index]) * outward).sum(1)
     area = height * np.linalg.norm(last - first, axis=1) / 2
-    size = np.bincount(index, area, len(walls))
+    size = np.bincount(index, area, len(walls)).astype(np.float64)
     turning = area[:, None] * (foot[index] + first + last) / 3
     centres = np.stack([np.bincount(index, turning[:, k], len(walls)) for k in range(3)], 1)
 
@@ -89,7 +96,7 @@ def cube_cells(targets: Array, heights: Array) -> PowerCells:
         volumes += np.bincount(owner, sign * volume, n)
         for k in range(3):
             moments[:, k] += np.bincount(owner, sign * moment[:, k], n)
-    kept = size > 0
+    kept = size > 0.0
     return PowerCells(volumes, moments, walls[kept], size[kept])
 
 
@@ -101,17 +108,16 @@ def _edges(targets: Array, heights: Array) -> tuple[Integers, Array, Array]:
     span = np.ptp(lifted, axis=0).max() + 1.0
     apex = np.append(targets.mean(0), lifted[:, 3].max() + 10 * span)
     hull = ConvexHull(np.vstack([lifted, apex]))
-    lower = (hull.simplices < n).all(1) & (hull.equations[:, 3] < 0)
+    # an upright side of the hull has a slope made of rounding: its vertex is at infinity
+    lower = (hull.simplices < n).all(1) & (hull.equations[:, 3] < UPRIGHT)
     simplices = np.sort(hull.simplices[lower].astype(np.int64), axis=1)
     plane = hull.equations[lower]
     vertices = -plane[:, :3] / plane[:, 3:4]  # slope of the face: where its four cells meet
     # The four triangles of each simplex; the simplices of one triangle stand next to each other.
-    keep = ([0, 1, 2], [0, 1, 3], [0, 2, 3], [1, 2, 3])
-    triples = np.concatenate([simplices[:, k] for k in keep])
-    opposite = np.concatenate([simplices[:, k] for k in (3, 2, 1, 0)])
+    triples = np.concatenate([simplices[:, k] for k in ([0, 1, 2], [0, 1, 3], [0, 2, 3], [1, 2, 3])])
     vertex = np.tile(vertices, (4, 1))
     order = np.argsort((triples[:, 0] * n + triples[:, 1]) * n + triples[:, 2], kind="stable")
-    triples, opposite, vertex = triples[order], opposite[order], vertex[order]
+    triples, vertex = triples[order], vertex[order]
     new = np.append(True, (triples[1:] != triples[:-1]).any(1))
     index = np.cumsum(new) - 1
     at = np.flatnonzero(new)
@@ -120,10 +126,9 @@ def _edges(targets: Array, heights: Array) -> tuple[Integers, Array, Array]:
     along /= np.linalg.norm(along, axis=1, keepdims=True)
     place = (vertex * along[index]).sum(1)
     low, high = np.minimum.reduceat(place, at), np.maximum.reduceat(place, at)
-    # An edge with one vertex runs to infinity, away from the fourth cell of its simplex.
+    # An edge with one vertex runs to infinity, away from the targets, all of which are on one side of its triple.
     single = np.flatnonzero(np.bincount(index) == 1)
-    first = at[single]
-    outward = ((targets[meeting[single, 0]] - targets[opposite[first]]) * along[single]).sum(1) > 0
+    outward = ((targets[meeting[single, 0]] - targets.mean(0)) * along[single]).sum(1) > 0
     high[single[outward]] = np.inf
     low[single[~outward]] = -np.inf
     foot = vertex[at] - (vertex[at] * along).sum(1, keepdims=True) * along

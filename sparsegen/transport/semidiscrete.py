@@ -23,6 +23,7 @@ from sparsegen.kernels import CellSearch
 from sparsegen.transport.certificate import AIM, Certificate, certify_counts, certify_measures, samples_needed
 from sparsegen.transport.extended import acceptance_curve, extended_map
 from sparsegen.transport.newton2d import NORMAL, SQUARE, newton_heights, power_cells
+from sparsegen.transport.newton3d import cube_cells
 from sparsegen.transport.quantile import is_exact, line_cells, line_of, quantile_heights
 from sparsegen.transport.sampling import measure_cells
 from sparsegen.transport.sgd import AveragedSGD, ClassicalAdam, gaussian_heights
@@ -35,6 +36,8 @@ SolverName = Literal["auto", "quantile", "newton", "sgd", "adam"]
 SOLVERS = ("auto", "quantile", "newton", "sgd", "adam")
 TWO_LEVEL = 20_000
 """More targets than this start from transport to cluster centres."""
+CUBE_TARGETS = 10_000
+"""Diagrams of the cube with more cells take longer than sampling."""
 BURST = 20
 """Steps between two looks at the clock."""
 
@@ -99,7 +102,7 @@ class SemiDiscreteOT:
             tol: Root-mean-square relative error of the cells' masses.
             max_seconds: Wall time, certificate included.
             generator: Origin of all samples.
-            solver: ``quantile`` (targets on a line), ``newton`` (the plane; exact), ``sgd`` (averaged stochastic
+            solver: ``quantile`` (targets on a line), ``newton`` (plane and cube; exact), ``sgd`` (averaged stochastic
                 gradient), ``adam`` (the classical solver, for reference), or ``auto``: the first that fits.
 
         Returns:
@@ -126,9 +129,8 @@ class SemiDiscreteOT:
             weights = self.weights.double().cpu().numpy()
             law = SQUARE if self.source.name == "uniform" else NORMAL
             y, start = self._unit.cpu().numpy(), self._heights.cpu().numpy()
-            heights, cells = newton_heights(
-                y, weights, min(tol, 1e-9), begin + max_seconds, start, partial(power_cells, law=law), law.reach
-            )
+            cells_of = cube_cells if self.source.dim == 3 else partial(power_cells, law=law)
+            heights, cells = newton_heights(y, weights, min(tol, 1e-9), begin + max_seconds, start, cells_of, law.reach)
             self._heights = torch.from_numpy(heights).to(self._heights)
             return self._certify_exact(cells.masses, cells.moments, tol, begin)
         return self._descend(name, tol, begin, max_seconds, generator)
@@ -226,26 +228,37 @@ class SemiDiscreteOT:
     def _normalise(self) -> None:
         """Targets of zero mean and unit scale: heights, steps and angles then mean the same for all data."""
         self._line = line_of(self.targets)
-        # the exact solvers, and small cells in the plane, need more digits than single precision has
-        dtype = torch.float64 if self.source.dim <= 2 or self._line is not None else torch.float32
         y, mass = self.targets.double(), self.weights.double()
         self._centre = mass @ y
         self._scale = float(((y - self._centre).square().sum(1) @ mass / y.shape[1]).sqrt())
-        self._unit = ((y - self._centre) / self._scale).to(dtype)
+        y = (y - self._centre) / self._scale
+        self._spanning = float(torch.linalg.svdvals(y)[-1]) > 1e-6 * len(y) ** 0.5 if self.source.dim <= 3 else True
+        # the exact solvers, and small cells in the plane, need more digits than single precision has
+        exact = self.source.dim <= 2 or self._line is not None or self._diagrams
+        self._unit = y.to(torch.float64 if exact else torch.float32)
         self._search = CellSearch(self._unit)
 
     def _choose(self, solver: SolverName) -> SolverName:
         if solver not in SOLVERS:
             raise ConfigError(unknown_name("solver", solver, SOLVERS))
         on_line = self._line is not None
-        plane = self.source.name != "sampler" and self.source.dim == 2
         if solver == "auto":
-            return "quantile" if on_line else "newton" if plane else "sgd"
+            return "quantile" if on_line else "newton" if self._diagrams else "sgd"
         if solver == "quantile" and not on_line:
             raise ConfigError("solver='quantile' needs targets on one line; use 'auto'")
-        if solver == "newton" and (not plane or on_line):
-            raise ConfigError("solver='newton' needs a named source in the plane and targets off a line; use 'auto'")
+        if solver == "newton" and not self._diagrams:
+            raise ConfigError(
+                "solver='newton' needs a named source in the plane or the uniform cube with at most "
+                f"{CUBE_TARGETS} targets, and targets that span it; use 'auto'"
+            )
         return solver
+
+    @property
+    def _diagrams(self) -> bool:
+        """Whether the cells can be computed exactly."""
+        plane = self.source.name != "sampler" and self.source.dim == 2
+        cube = self.source.name == "uniform" and self.source.dim == 3 and 5 <= len(self.targets) <= CUBE_TARGETS
+        return (plane or cube) and self._spanning
 
     def _averaged(self, heights: Tensor) -> AveragedSGD:
         return AveragedSGD(self._unit, self.weights, self.source, heights)

@@ -351,7 +351,7 @@ def test_bad_settings_are_refused():
     with pytest.raises(ConfigError, match="on one line"):
         SemiDiscreteOT(y).fit(solver="quantile")
     with pytest.raises(ConfigError, match="in the plane"):
-        SemiDiscreteOT(y).fit(solver="newton")
+        SemiDiscreteOT(y, source="normal").fit(solver="newton")
     with pytest.raises(ConfigError, match=r"call fit\(\) first"):
         SemiDiscreteOT(y).sample(3)
     with pytest.raises(DataError, match="3 dimensions"):
