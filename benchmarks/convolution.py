@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 import warnings
@@ -251,7 +252,7 @@ def agree(contenders: list[Contender]) -> None:
         for part, a, b in zip(
             ("output", "input gradient", "weight gradient"), contender.check(), expected, strict=True
         ):
-            error = float((a - b).norm() / b.norm())
+            error = float((a - b).detach().norm() / b.detach().norm())
             if error > 1e-5:
                 sys.exit(f"{contender.name}: its {part} differs from {contenders[0].name}'s by {error:.1e}")
 
@@ -327,31 +328,96 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def machine() -> str:
+    """The processor's name, where Linux tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def summary(results: dict[str, Any]) -> dict[str, Any]:
+    """Whole layers of a thousand sites or more: each other contender in units of the first one's time."""
+    found: dict[str, list[float]] = {}
+    for case in results.values():
+        if case["sites"] >= 1000:
+            for name, values in list(case["measures"]["layer"].items())[1:]:
+                found.setdefault(name, []).append(values["ratio"])
+    return {
+        name: {"geometric mean": statistics.geometric_mean(ratios), "least": min(ratios), "cases": len(ratios)}
+        for name, ratios in found.items()
+    }
+
+
+def memory_of_a_forward(sites: int = 800_000, channels: int = 64) -> dict[str, float]:
+    """Peak of the process above its inputs in MiB, against what a forward has to hold: outputs, map and keys."""
+
+    def status(name: str) -> float:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
+
+    def size(*tensors: Tensor) -> float:
+        return sum(t.numel() * t.element_size() for t in tensors) / 2**20
+
+    layer = SubmanifoldConv(2, channels, channels, 3)
+    keys = torch.randperm(20 * sites, dtype=torch.int32)[:sites].sort().values.long()
+    coords = torch.stack([torch.zeros_like(keys), keys // 1000, keys % 1000], 1)
+    shape = (20 * sites // 1000, 1000)
+    features = torch.randn(sites, channels)
+    with torch.no_grad():
+        layer(SparseTensor(torch.zeros(1, channels), coords[:1], shape, 1))
+        del keys
+        Path("/proc/self/clear_refs").write_text("5")
+        before = status("VmRSS")
+        x = SparseTensor(features, coords, shape, 1)
+        y = layer(x)
+    peak = status("VmHWM") - before
+    found = submanifold(x.sites, (3, 3), (1, 1))
+    needed = size(y.features, found.inputs, found.outputs, x.sites.keys)
+    inputs = size(features, coords)
+    return {"inputs": inputs, "outputs and map": needed, "peak": peak, "ratio": (inputs + peak) / (inputs + needed)}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="cases whose name holds this")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--least", type=float, default=0.02, help="seconds of one timing")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--memory", action="store_true", help="only the peak memory of a forward, printed as JSON")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
+    if options.memory:
+        print(json.dumps(memory_of_a_forward()))
+        return 0
     if any(os.environ.get(name) != value for name, value in ALLOCATOR.items()):
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ALLOCATOR)
     torch.set_num_threads(options.threads)
+    # A process of its own, with the allocator as it is.
+    usual = {name: value for name, value in os.environ.items() if name not in ALLOCATOR}
+    memory = subprocess.run(
+        [sys.executable, __file__, "--memory"], env=usual, capture_output=True, text=True, check=True
+    )
     results = {}
     for case in cases(options.only):
         results[case.name] = measure_case(case, options.rounds, options.least)
         print(table({case.name: results[case.name]}), flush=True)
     report = {
-        "machine": platform.processor() or platform.machine(),
+        "machine": machine(),
         "instruction set": instruction_set(),
         "torch": torch.__version__,
         "threads": options.threads,
         "spconv": "measured" if options.threads == 1 and has_spconv() else "not run",
         "minkowski": "not run",
         "times": "processor milliseconds; ratios to the first back end, medians over rounds",
+        "whole layers": summary(results),
+        "MiB of a forward": json.loads(memory.stdout),
         "cases": results,
     }
+    for name, values in report["whole layers"].items():
+        print(f"whole layers, {name}: {values['geometric mean']:.2f} x the time, at least {values['least']:.2f} x")
     options.out.parent.mkdir(exist_ok=True)
     options.out.write_text(json.dumps(report, indent=1) + "\n")
     return 0
