@@ -175,7 +175,7 @@ def honesty() -> dict:
     """How often the certificate's interval holds the error measured on 100 times more samples."""
     held = claimed = true = 0
     for seed in range(100):
-        n, d = 100 + 2 * seed, 3 + seed % 8
+        n, d = 100 + 2 * seed, 4 + seed % 8
         transport = SemiDiscreteOT(mixture(n, d, seed))
         certificate = transport.fit(tol=0.2, max_seconds=20, generator=torch.Generator().manual_seed(seed))
         samples = 100 * certificate.samples
