@@ -4,6 +4,7 @@ Each is ``metrics.NAME(generated, reference, *, protocol=None, seed=0) -> Result
 :func:`evaluate` runs a group.
 """
 
+from sparsegen.metrics.arrays import clouds_from_arrays, jets_from_arrays
 from sparsegen.metrics.calorimeter import (
     classifier_auc_showers,
     energy_resolution,
@@ -19,7 +20,7 @@ from sparsegen.metrics.efp import EFPS_D4, efps
 from sparsegen.metrics.evaluate import GROUPS, applicable, evaluate
 from sparsegen.metrics.features import FeatureSample, Moments
 from sparsegen.metrics.fpnd import ParticleNet, ReferenceStatistics, fit_reference, fpnd, load_published
-from sparsegen.metrics.frechet import fpd, frechet, frechet_distance
+from sparsegen.metrics.frechet import fpd, frechet, frechet_distance, frechet_infinity
 from sparsegen.metrics.images import laplace_variance, sharpness, w1_cells
 from sparsegen.metrics.jets import cov_jets, cov_mmd, energy_movers_distance, mmd_jets, w1efp, w1m, w1p
 from sparsegen.metrics.kernel_mmd import kpd, polynomial_mmd
@@ -53,6 +54,7 @@ __all__ = [
     "auc",
     "classifier_auc",
     "classifier_auc_showers",
+    "clouds_from_arrays",
     "correlation_ratios",
     "cov_cd",
     "cov_emd",
@@ -71,9 +73,11 @@ __all__ = [
     "fpnd",
     "frechet",
     "frechet_distance",
+    "frechet_infinity",
     "histogram_separation",
     "inception_score",
     "jet_mass",
+    "jets_from_arrays",
     "js_divergence",
     "jsd",
     "kpd",

@@ -22,7 +22,7 @@ from sparsegen.metrics.protocol import Protocol, resolve
 from sparsegen.metrics.resampling import split_halves
 from sparsegen.result import Result
 
-__all__ = ["kpd", "polynomial_mmd"]
+__all__ = ["kpd", "polynomial_mmd", "published_kpd"]
 
 Array = NDArray[np.float64]
 PUBLISHED = {"jetnet0.2": 5_000, "calochallenge": 10_000}
@@ -59,7 +59,7 @@ def polynomial_mmd(x: ArrayLike, y: ArrayLike, degree: int = 4) -> float:
     return within(a) + within(b) - 2 * float(kernel(a, b).mean())
 
 
-def _published(x: Array, y: Array, batches: int, size: int, seed: int) -> tuple[float, float]:
+def published_kpd(x: Array, y: Array, batches: int, size: int, seed: int) -> tuple[float, float]:
     """Median and half the 16.275 to 83.725 percentile range over batches with replacement, reference first."""
     values = []
     for i in range(batches):
@@ -113,8 +113,8 @@ def kpd(
     rng = np.random.default_rng([seed, 1])
     halves = [(y[a], y[b]) for a, b in split_halves(len(y), 1 if published else setting.pairs, rng)]
     if published:
-        value, error = _published(x, y, blocks, size, seed)
-        floors = [_published(a, b, blocks, size, seed)[0] for a, b in halves]
+        value, error = published_kpd(x, y, blocks, size, seed)
+        floors = [published_kpd(a, b, blocks, size, seed)[0] for a, b in halves]
     else:
         values = _blocks(x, y, blocks, size, rng)
         value, error = float(values.mean()), float(values.std(ddof=1) / math.sqrt(blocks))

@@ -7,7 +7,6 @@ References:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -134,32 +133,41 @@ def jsd(
         _Occupancy(events, lattice, role, setting)
         for events, role in ((generated, "generated"), (reference, "reference"))
     )
-    n, m = ours.n, theirs.n
-    if min(n, m) < 4:
-        raise TooFewError(f"jsd: {n} generated and {m} reference events can be evaluated; use 4 or more")
-    value = js_divergence(ours.counts(), theirs.counts())
+    # Sparse histograms differ by their sizes alone, so that value and floor take as many events: half of the reference.
+    size = min(ours.n, theirs.n // 2)
+    if size < 4:
+        raise TooFewError(
+            f"jsd: {ours.n} generated and {theirs.n} reference events can be evaluated; use 4 and 8 or more"
+        )
     rng = np.random.default_rng([seed, 0])
-    drawn = lambda k: np.bincount(rng.integers(k, size=k), minlength=k).astype(np.float64)
-    boot = [js_divergence(ours.counts(drawn(n)), theirs.counts(drawn(m))) for _ in range(setting.resamples)]
-    half = m // 2
-    # Near zero the divergence is quadratic in the difference: between samples of one law it falls as 1 / n.
-    scale = (1 / n + 1 / m) / (2 / half)
-    null = []
-    for a, b in split_halves(m, setting.pairs, rng):
-        sides = [np.bincount(chosen, minlength=m).astype(np.float64) for chosen in (a, b)]
-        null.append(js_divergence(*(theirs.counts(side) for side in sides)) * scale)
+    a = rng.permutation(ours.n)[:size]
+    halves = split_halves(theirs.n, setting.pairs, rng)
+    value = js_divergence(ours.counts(_counted(a, ours.n)), theirs.counts(_counted(halves[0][0][:size], theirs.n)))
+    null = [js_divergence(*(theirs.counts(_counted(half[:size], theirs.n)) for half in pair)) for pair in halves]
+    b = halves[0][0][:size]
+    boot = [
+        js_divergence(
+            ours.counts(_counted(rng.choice(a, size), ours.n)), theirs.counts(_counted(rng.choice(b, size), theirs.n))
+        )
+        for _ in range(setting.resamples)
+    ]
     note: dict[str, Any] = {
         "name": setting.name,
-        "events": [n, m],
+        "events": [size, size],
+        "available": [ours.n, theirs.n],
         "lattice": f"ball of radius 0.5, {RESOLUTION}^3" if lattice is None else repr(lattice),
         "outside": [ours.outside, theirs.outside],
         "points": [ours.points, theirs.points],
         "reference_invalid": theirs.invalid,
         "seed": seed,
         "error": f"bootstrap of {setting.resamples}, less the null's excess",
-        "floor": f"mean of {setting.pairs} splits of the reference into halves of {half}, scaled to the sizes compared",
+        "floor": f"mean of {setting.pairs} splits of the reference, {size} events against {size}",
     }
-    warn_small("jsd", min(n, m), 30, note)
+    warn_small("jsd", size, 30, note)
     error = quadratic_error(np.array(boot), np.array(null))
-    floor = float(np.mean(null)) if null else math.nan
-    return Result("jsd", value, error, n, note, floor, ours.invalid)
+    return Result("jsd", value, error, size, note, float(np.mean(null)), ours.invalid)
+
+
+def _counted(chosen: NDArray[np.int64], n: int) -> Array:
+    """How often each of ``n`` events is among the chosen."""
+    return np.bincount(chosen, minlength=n).astype(np.float64)

@@ -14,9 +14,13 @@ Index = NDArray[np.int64]
 
 
 def subsampled_error(
-    statistic: Callable[[Index, Index], float], sizes: tuple[int, int], resamples: int, rng: np.random.Generator
+    statistic: Callable[[Index, Index], float],
+    sizes: tuple[int, int],
+    resamples: int,
+    rng: np.random.Generator,
+    part: int = 5,
 ) -> float:
-    r"""Standard deviation of a statistic of two samples, from subsamples of a fifth of each.
+    r"""Standard deviation of a statistic of two samples, from subsamples of a part of each.
 
     For statistics whose spread falls as :math:`n^{-1/2}`, also where a bootstrap fails because they are not smooth at
     zero or look at nearest neighbours, which duplicates would change.
@@ -26,10 +30,11 @@ def subsampled_error(
         sizes: Events on either side.
         resamples: Subsamples drawn.
         rng: Where they are drawn from.
+        part: A subsample has one in ``part`` of the events.
     """
     if min(sizes) < 4:
         return math.nan
-    taken = [max(2, n // 5) for n in sizes]
+    taken = [max(2, n // part) for n in sizes]
     values = [statistic(*(rng.permutation(n)[:k] for n, k in zip(sizes, taken, strict=True))) for _ in range(resamples)]
     # Each side adds 1 / n to the variance, a subsample of k of its n events 1 / k - 1 / n.
     own = sum(1 / n for n in sizes)
@@ -40,15 +45,15 @@ def subsampled_error(
 def quadratic_error(bootstrap: NDArray[np.float64], null: NDArray[np.float64]) -> float:
     """Standard deviation of a statistic that is quadratic near zero, such as a squared distance of means.
 
-    Away from zero the bootstrap's variance is right; at zero it is three times too large, which twice the null's
-    variance takes away.
+    Away from zero the bootstrap's variance is right; at zero it is three times too large, and more for heavy tails. So
+    four null variances are taken off it, and one is added: the null alone is the error at zero.
 
     Args:
         bootstrap: The statistic in bootstrap resamples.
         null: The statistic between real samples, scaled to the same sizes.
     """
     null_variance = float(np.var(null, ddof=1)) if len(null) > 1 else 0.0
-    return math.sqrt(max(float(np.var(bootstrap, ddof=1)) - 2 * null_variance, null_variance))
+    return math.sqrt(null_variance + max(float(np.var(bootstrap, ddof=1)) - 4 * null_variance, 0.0))
 
 
 def split_halves(n: int, pairs: int, rng: np.random.Generator) -> list[tuple[Index, Index]]:
