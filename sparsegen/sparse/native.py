@@ -58,9 +58,13 @@ class NativeBackend:
 
     def correlate(self, x: Tensor, y: Tensor, kernel_map: KernelMap) -> Tensor:
         """See :class:`~sparsegen.sparse.backends.Backend`."""
+        taps, cin, cout = len(kernel_map.counts), x.shape[1], y.shape[1]
+        # The second factor's channels fill whole vectors: the one that wastes less of them goes there.
+        lanes = 64 // x.element_size()
+        if cout * -(-cin // lanes) < cin * -(-cout // lanes):
+            return self.correlate(y, x, kernel_map.swapped).transpose(1, 2)
         kernel_map = kernel_map.ordered
         x, y = x.contiguous(), y.contiguous()
-        taps, cin, cout = len(kernel_map.counts), x.shape[1], y.shape[1]
         out = x.new_empty(taps, cin, cout)
         getattr(extension(), "correlate_" + _SUFFIX[x.dtype])(
             x.data_ptr(),

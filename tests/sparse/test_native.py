@@ -33,7 +33,7 @@ def test_every_instruction_set_agrees_with_torch(level):
     torch.manual_seed(0)
     coords = (torch.rand(3, 7, 9) < 0.4).nonzero()
     try:
-        for cin, cout in ((1, 3), (5, 8), (17, 33), (16, 64), (30, 70)):
+        for cin, cout in ((1, 3), (5, 8), (17, 33), (16, 64), (30, 70), (33, 1), (64, 8)):
             for dtype, tolerance in ((torch.float32, 1e-6), (torch.float64, 1e-14)):
                 features = torch.randn(len(coords), cin, dtype=dtype, requires_grad=True)
                 for kind in (SubmanifoldConv, SparseConv, GenerativeConvTranspose):
