@@ -51,6 +51,9 @@ def assert_model(model: Model, make_events: MakeEvents) -> None:
 
 
 def _assert_stages(model: Model, batches: list[Events]) -> None:
+    moved = tuple(f"{child}." for children in model.optimized.values() for child in children)
+    idle = [name for name, p in model.named_parameters() if p.requires_grad and not name.startswith(moved)]
+    assert not idle, f"no optimiser moves {', '.join(idle)}"
     optimizers = Optimizers(
         {
             name: torch.optim.Adam([p for child in children for p in model.get_submodule(child).parameters()], lr=1e-3)

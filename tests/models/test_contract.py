@@ -67,6 +67,9 @@ def test_the_checker_finds_what_is_broken() -> None:
         def step(self, *arguments: object) -> dict[str, torch.Tensor]:
             return {"loss": torch.zeros(())}
 
+    class Idle(models.VAE):
+        optimized = {"model": ("encoder",)}  # type: ignore[assignment]  # noqa: RUF012
+
     class Unseeded(models.VAE):
         def sample(self, n: int, condition: object = None, **options: object) -> Events:  # type: ignore[override]
             return super().sample(n, counts=options.get("counts"))  # type: ignore[arg-type]
@@ -81,6 +84,8 @@ def test_the_checker_finds_what_is_broken() -> None:
 
     with pytest.raises(AssertionError, match=r"leaves (encoder|decoder) as it was"):
         assert_model(with_networks(Frozen), make)
+    with pytest.raises(AssertionError, match=r"no optimiser moves decoder\."):
+        assert_model(with_networks(Idle), make)
     with pytest.raises(AssertionError, match="the same seed gives other events"):
         assert_model(with_networks(Unseeded), make)
     with pytest.raises(AssertionError, match="restored from state_dict"):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
+from torch.nn import functional as F
 
 from sparsegen import nets
 from sparsegen.events import Column, Events
@@ -57,6 +58,19 @@ def test_epic_is_equivariant_to_the_order_of_hits_and_of_events() -> None:
     y_alone, h_alone = layer(x[5:], g[3:], BATCH[5:] - 3)
     torch.testing.assert_close(y_alone, y[5:])
     torch.testing.assert_close(h_alone, h[3:])
+
+
+def test_epic_is_its_equation_event_by_event() -> None:
+    layer, x = EPiC(5, 3, hits=4.0).double(), rows(5)
+    g = torch.randn(4, 3, dtype=torch.float64)
+    y, h = layer(x, g, BATCH)
+    for event, (before, after) in enumerate(zip(x.split(COUNTS), y.split(COUNTS), strict=True)):
+        mean = before.mean(0) if len(before) else torch.zeros(5, dtype=torch.float64)
+        inner = F.leaky_relu(layer.gather(torch.cat([mean, before.sum(0) / 4.0, g[event]])), 0.1)
+        vector = F.leaky_relu(g[event] + layer.update(inner), 0.1)
+        torch.testing.assert_close(h[event], vector)
+        told = F.leaky_relu(layer.tell(torch.cat([before, vector.expand(len(before), 3)], 1)), 0.1)
+        torch.testing.assert_close(after, F.leaky_relu(before + layer.local(told), 0.1))
 
 
 def test_epic_tells_the_event_of_every_hit_and_every_hit_of_the_event() -> None:
