@@ -31,7 +31,7 @@ from sparsegen.metrics.inputs import EventsLike, warn_small
 from sparsegen.metrics.metric import TooFewError, metric
 from sparsegen.metrics.observables import summary_features
 from sparsegen.metrics.protocol import Protocol, resolve
-from sparsegen.metrics.resampling import subsampled_error
+from sparsegen.metrics.resampling import cut, floor_at, subsampled_error
 from sparsegen.result import Result
 
 __all__ = ["coverage", "density", "prdc", "precision", "recall"]
@@ -89,34 +89,35 @@ def _evaluate(
     scale = pair[1].values.std(0)
     scale[scale == 0] = 1.0
     x, y = (s.values / scale for s in pair)
-    # The numbers depend on the sizes, so that value and floor take as many events: half of the reference each.
-    size = min(len(x), len(y) // 2, setting.events or LARGEST)
+    # The numbers depend on the sizes: as many generated events as real ones, and a floor of that size.
+    available = [len(x), len(y)]
+    size = min(*available, setting.events or LARGEST)
     if size <= k:
-        raise TooFewError(
-            f"{name}: {len(x)} generated and {len(y)} reference events; the {k}-th neighbour needs over {k} of the "
-            f"first and {2 * k} of the second"
-        )
-    rng = np.random.default_rng([seed, 0])
-    x, order = x[rng.permutation(len(x))[:size]], rng.permutation(len(y))
-    y, other = y[order[:size]], y[order[size : 2 * size]]
-    real, fake, between = cdist(y, y), cdist(x, x), cdist(y, x)
+        raise TooFewError(f"{name}: {len(x)} generated and {len(y)} reference events; the {k}-th neighbour needs more")
+    x, y = x[cut(len(x), size, seed)], y[cut(len(y), 2 * size, seed)]
+    whole, fake = cdist(y, y), cdist(x, x)
+    between, real = cdist(y[:size], x), whole[:size, :size]
 
     def statistic(i: NDArray[np.int64], j: NDArray[np.int64]) -> float:
         return _prdc(between[np.ix_(j, i)], real[np.ix_(j, j)], fake[np.ix_(i, i)], k)[name]
 
+    def of_real(i: NDArray[np.int64], j: NDArray[np.int64]) -> float:
+        return _prdc(whole[np.ix_(j, i)], whole[np.ix_(j, j)], whole[np.ix_(i, i)], k)[name]
+
+    rng = np.random.default_rng([seed, 0])
     error = subsampled_error(statistic, (size, size), setting.resamples, rng) if size >= 10 * k else math.nan
-    floor = _prdc(cdist(y, other), real, cdist(other, other), k)[name]
+    floor, how = floor_at(size, len(y), of_real, setting.pairs, rng) if len(y) > 4 * k + 4 else (math.nan, "too few")
     note: dict[str, Any] = {
         "name": setting.name,
         "events": [size, size],
-        "available": [pair[0].values.shape[0], pair[1].values.shape[0]],
+        "available": available,
         "neighbour": k,
         "features": list(pair[0].names) or x.shape[1],
         "scaling": "standard deviation over the reference",
         "reference_invalid": pair[1].invalid,
         "seed": seed,
         "error": f"{setting.resamples} subsamples of a fifth of the events",
-        "floor": f"one half of the reference, {size} events, against the other",
+        "floor": how,
     }
     warn_small(name, size, 200, note)
     value = _prdc(between, real, fake, k)[name]

@@ -20,7 +20,7 @@ from sparsegen.grid import Grid
 from sparsegen.metrics.inputs import EventsLike, check_comparable, jet_lattice, portions, valid_events, warn_small
 from sparsegen.metrics.metric import TooFewError, metric
 from sparsegen.metrics.protocol import Protocol, resolve
-from sparsegen.metrics.resampling import quadratic_error, split_halves
+from sparsegen.metrics.resampling import floor_at, quadratic_error, split_halves
 from sparsegen.result import Result
 
 __all__ = ["js_divergence", "jsd"]
@@ -133,39 +133,41 @@ def jsd(
         _Occupancy(events, lattice, role, setting)
         for events, role in ((generated, "generated"), (reference, "reference"))
     )
-    # Sparse histograms differ by their sizes alone, so that value and floor take as many events: half of the reference.
-    size = min(ours.n, theirs.n // 2)
-    if size < 4:
-        raise TooFewError(
-            f"jsd: {ours.n} generated and {theirs.n} reference events can be evaluated; use 4 and 8 or more"
-        )
+    n, m = ours.n, theirs.n
+    if min(n, m) < 4:
+        raise TooFewError(f"jsd: {n} generated and {m} reference events can be evaluated; use 4 or more")
+    value = js_divergence(ours.counts(), theirs.counts())
     rng = np.random.default_rng([seed, 0])
-    a = rng.permutation(ours.n)[:size]
-    halves = split_halves(theirs.n, setting.pairs, rng)
-    value = js_divergence(ours.counts(_counted(a, ours.n)), theirs.counts(_counted(halves[0][0][:size], theirs.n)))
-    null = [js_divergence(*(theirs.counts(_counted(half[:size], theirs.n)) for half in pair)) for pair in halves]
-    b = halves[0][0][:size]
+    # Sparse histograms differ by their sizes alone: the floor is that of two samples of the mean size.
+    size = round(2 / (1 / n + 1 / m))
+
+    def of_real(i: NDArray[np.int64], j: NDArray[np.int64]) -> float:
+        return js_divergence(*(theirs.counts(_counted(side, m)) for side in (i, j)))
+
+    floor, how = floor_at(size, m, of_real, setting.pairs, rng)
+    # The spread of the null falls as 1 / n.
+    part = min(size, m // 2)
+    null = [of_real(i[:part], j[:part]) * part / size for i, j in split_halves(m, setting.pairs, rng)]
     boot = [
         js_divergence(
-            ours.counts(_counted(rng.choice(a, size), ours.n)), theirs.counts(_counted(rng.choice(b, size), theirs.n))
+            ours.counts(_counted(rng.integers(n, size=n), n)), theirs.counts(_counted(rng.integers(m, size=m), m))
         )
         for _ in range(setting.resamples)
     ]
     note: dict[str, Any] = {
         "name": setting.name,
-        "events": [size, size],
-        "available": [ours.n, theirs.n],
+        "events": [n, m],
         "lattice": f"ball of radius 0.5, {RESOLUTION}^3" if lattice is None else repr(lattice),
         "outside": [ours.outside, theirs.outside],
         "points": [ours.points, theirs.points],
         "reference_invalid": theirs.invalid,
         "seed": seed,
         "error": f"bootstrap of {setting.resamples}, less the null's excess",
-        "floor": f"mean of {setting.pairs} splits of the reference, {size} events against {size}",
+        "floor": how,
     }
-    warn_small("jsd", size, 30, note)
+    warn_small("jsd", min(n, m), 30, note)
     error = quadratic_error(np.array(boot), np.array(null))
-    return Result("jsd", value, error, size, note, float(np.mean(null)), ours.invalid)
+    return Result("jsd", value, error, n, note, floor, ours.invalid)
 
 
 def _counted(chosen: NDArray[np.int64], n: int) -> Array:

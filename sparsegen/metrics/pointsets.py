@@ -35,7 +35,7 @@ from sparsegen.metrics.inputs import EventsLike, check_comparable, valid_sample,
 from sparsegen.metrics.metric import TooFewError, metric
 from sparsegen.metrics.protocol import Protocol, resolve
 from sparsegen.metrics.recent import Recent, digest
-from sparsegen.metrics.resampling import subsampled_error
+from sparsegen.metrics.resampling import cut, floor_at, subsampled_error
 from sparsegen.result import Result
 from sparsegen.transport import emd
 
@@ -150,28 +150,30 @@ def _period(events: Events) -> tuple[float, ...] | None:
 
 @dataclass(frozen=True)
 class _Distances:
-    """All distances that a point-set metric of one pair of samples needs."""
+    """All distances that a point-set metric of one pair of samples needs.
+
+    Args:
+        between: Of the generated sets to the first real ones ``(S, S)``.
+        generated: ``(S, S)``.
+        real: Of all real sets that are at hand, for the floor.
+    """
 
     between: Array
     generated: Array
     real: Array
-    floor_between: Array
-    floor_generated: Array
 
 
 _recent = Recent[_Distances]()
 
 
-def _distances(generated: Events, real: Events, other: Events, kind: str) -> _Distances:
+def _distances(generated: Events, real: Events, kind: str) -> _Distances:
     """The matrices, shared by the metrics of one report."""
     return _recent.get(
-        (kind, digest(generated), digest(real), digest(other)),
+        (kind, digest(generated), digest(real)),
         lambda: _Distances(
-            pairwise_distances(generated, real, kind),
+            pairwise_distances(generated, real[: len(generated)], kind),
             pairwise_distances(generated, None, kind),
             pairwise_distances(real, None, kind),
-            pairwise_distances(other, real, kind),
-            pairwise_distances(other, None, kind),
         ),
     )
 
@@ -197,42 +199,47 @@ def _evaluate(
         valid_sample(events, role=role, invalid=setting.invalid)
         for events, role in ((generated, "generated"), (reference, "reference"))
     )
-    # All these numbers depend on the sizes, so that value and floor take as many: half of the reference each.
-    size = min(len(ours), len(theirs) // 2, setting.events or LARGEST[kind])
+    # All these numbers depend on the sizes: as many generated sets as real ones, and a floor of that size.
+    size = min(len(ours), len(theirs), setting.events or LARGEST[kind])
     if size < 2:
-        raise TooFewError(f"{name}: {len(ours)} generated and {len(theirs)} reference sets; use 2 and 4 or more")
-    rng = np.random.default_rng([seed, 0])
-    order = torch.from_numpy(rng.permutation(len(theirs)))
-    ours = ours[torch.from_numpy(rng.permutation(len(ours))[:size])]
-    real, other = theirs[order[:size]], theirs[order[size : 2 * size]]
-    d = _distances(ours, real, other, kind)
+        raise TooFewError(f"{name}: {len(ours)} generated and {len(theirs)} reference sets; use 2 or more")
+    available = [len(ours), len(theirs)]
+    ours = ours[torch.from_numpy(cut(len(ours), size, seed))]
+    theirs = theirs[torch.from_numpy(cut(len(theirs), 2 * size, seed))]
+    d = _distances(ours, theirs, kind)
+    real = d.real[:size, :size]
 
     def of_part(i: Index, j: Index) -> float:
-        return statistic(d.between[np.ix_(i, j)], d.generated[np.ix_(i, i)], d.real[np.ix_(j, j)])
+        return statistic(d.between[np.ix_(i, j)], d.generated[np.ix_(i, i)], real[np.ix_(j, j)])
 
+    def of_real(i: Index, j: Index) -> float:
+        return statistic(d.real[np.ix_(i, j)], d.real[np.ix_(i, i)], d.real[np.ix_(j, j)])
+
+    rng = np.random.default_rng([seed, 0])
+    floor, how = floor_at(size, len(theirs), of_real, setting.pairs, rng)
     # A mean over all sets needs larger parts than a share of them.
     part = 3 if name.startswith("mmd") else 5
     note: dict[str, Any] = {
         "name": setting.name,
         "events": [size, size],
-        "available": [len(generated), len(reference)],
+        "available": available,
         "distance": "Chamfer, squared, both directions added" if kind == "cd" else "earth mover's, exact, unit mass",
         "normalisation": "as given",
         "reference_invalid": reference_invalid,
         "seed": seed,
         "error": f"{setting.resamples} subsamples of one in {part} sets",
-        "floor": f"one half of the reference, {size} sets, against the other",
+        "floor": how,
     }
     if name.startswith("nna"):
-        note["one_sided"] = nearest_neighbour_accuracy(d.generated, d.between, d.real)[1:]
+        note["one_sided"] = nearest_neighbour_accuracy(d.generated, d.between, real)[1:]
     warn_small(name, size, 50, note)
     return Result(
         name,
-        statistic(d.between, d.generated, d.real),
+        statistic(d.between, d.generated, real),
         subsampled_error(of_part, (size, size), setting.resamples, rng, part) if size >= 20 else math.nan,
         size,
         note,
-        statistic(d.floor_between, d.floor_generated, d.real),
+        floor,
         invalid,
         higher_is_better,
     )

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["quadratic_error", "split_halves", "subsampled_error"]
+__all__ = ["cut", "floor_at", "quadratic_error", "split_halves", "subsampled_error"]
 
 Index = NDArray[np.int64]
 
@@ -45,15 +45,15 @@ def subsampled_error(
 def quadratic_error(bootstrap: NDArray[np.float64], null: NDArray[np.float64]) -> float:
     """Standard deviation of a statistic that is quadratic near zero, such as a squared distance of means.
 
-    Away from zero the bootstrap's variance is right; at zero it is three times too large, and more for heavy tails. So
-    four null variances are taken off it, and one is added: the null alone is the error at zero.
+    Away from zero the bootstrap's variance is right; at zero it is three times too large, or more where tails are
+    heavy. So three and a half null variances are taken off it and one is put back: at zero the null alone is the error.
 
     Args:
         bootstrap: The statistic in bootstrap resamples.
         null: The statistic between real samples, scaled to the same sizes.
     """
     null_variance = float(np.var(null, ddof=1)) if len(null) > 1 else 0.0
-    return math.sqrt(null_variance + max(float(np.var(bootstrap, ddof=1)) - 4 * null_variance, 0.0))
+    return math.sqrt(null_variance + max(float(np.var(bootstrap, ddof=1)) - 3 * null_variance, 0.0))
 
 
 def split_halves(n: int, pairs: int, rng: np.random.Generator) -> list[tuple[Index, Index]]:
@@ -61,3 +61,41 @@ def split_halves(n: int, pairs: int, rng: np.random.Generator) -> list[tuple[Ind
     half = n // 2
     orders = [rng.permutation(n) for _ in range(pairs)]
     return [(order[:half], order[half : 2 * half]) for order in orders]
+
+
+def cut(n: int, size: int, seed: int) -> Index:
+    """Which ``size`` of ``n`` events enter; samples of one length keep the same, so that equal samples stay equal."""
+    return np.random.default_rng([seed, n]).permutation(n)[:size]
+
+
+def floor_at(
+    size: int, n: int, statistic: Callable[[Index, Index], float], pairs: int, rng: np.random.Generator
+) -> tuple[float, str]:
+    """A statistic between disjoint real samples of ``size`` events each, for statistics that depend on the size.
+
+    Where the reference is too small to be split into two such samples, its halves and its quarters are compared, and
+    the power law through both is followed to the size.
+
+    Args:
+        size: Events a side of the value that the floor belongs to.
+        n: Reference events there are.
+        statistic: Takes the indices of the events of either side.
+        pairs: Splits to average over.
+        rng: Where they are drawn from.
+
+    Returns:
+        The floor, NaN below eight reference events, and how it was measured.
+    """
+    half = n // 2
+    if half >= size:
+        found = float(np.mean([statistic(a[:size], b[:size]) for a, b in split_halves(n, pairs, rng)]))
+        return found, f"mean of {pairs} pairs of disjoint reference samples of {size}"
+    if half < 4:
+        return math.nan, f"not measured: {n} reference events are too few to split"
+    halves = float(np.mean([statistic(a, b) for a, b in split_halves(n, pairs, rng)]))
+    quarters = float(np.mean([statistic(a[: half // 2], b[: half // 2]) for a, b in split_halves(n, pairs, rng)]))
+    text = f"mean of {pairs} splits of the reference into halves of {half}"
+    if halves > 0 and quarters > 0:
+        power = math.log(size / half) / math.log(half / (half // 2))
+        return halves * (halves / quarters) ** power, f"{text}, and into quarters, extrapolated to {size}"
+    return halves, text

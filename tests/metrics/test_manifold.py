@@ -74,4 +74,5 @@ def test_real_events_are_at_the_floor(name, jets, more_jets):
     result = metrics.METRICS[name].function(more_jets, jets)
     assert abs(result.value - result.floor) < 5 * result.error
     assert result.higher_is_better
-    assert result.protocol["events"] == [300, 300]
+    assert result.protocol["events"] == [600, 600]
+    assert metrics.METRICS[name].function(jets, jets).value == pytest.approx(1, abs=0.25 if name == "density" else 0)
