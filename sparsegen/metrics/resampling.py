@@ -45,8 +45,8 @@ def subsampled_error(
 def quadratic_error(bootstrap: NDArray[np.float64], null: NDArray[np.float64]) -> float:
     """Standard deviation of a statistic that is quadratic near zero, such as a squared distance of means.
 
-    Away from zero the bootstrap's variance is right; at zero it is three times too large, or more where tails are
-    heavy. So three and a half null variances are taken off it and one is put back: at zero the null alone is the error.
+    Away from zero the bootstrap's variance is right, at zero it is three times too large: three null variances are
+    taken off it and one is put back, so that at zero the null alone is the error.
 
     Args:
         bootstrap: The statistic in bootstrap resamples.

@@ -282,7 +282,7 @@ def compare_w1(
     if setting.events is None:
         per_value = pair.whole
         error = subsampled_error(
-            lambda i, j: float(pair(_counted(i, n), _counted(j, m)).mean()), (n, m), setting.resamples, rng, 8
+            lambda i, j: float(pair(_counted(i, n), _counted(j, m)).mean()), (n, m), setting.resamples, rng
         )
         note["error"] = f"{setting.resamples} subsamples of a fifth of the events"
     else:

@@ -1,4 +1,4 @@
-"""The published definitions against the published library, where that can be installed (see CONTRIBUTING)."""
+"""The published definitions against the published library, where that can be installed."""
 
 import numpy as np
 import pytest
