@@ -8,7 +8,6 @@ table and writes ``benchmarks/results/convolution.json``.
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import os
 import platform
@@ -16,19 +15,17 @@ import statistics
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from cases import Case, cases
+from contenders import PEERS, Contender, Problem
+from torch import Tensor
 
-import sparsegen.data as data
-from sparsegen.grid import Grid
 from sparsegen.kernels import instruction_set
-from sparsegen.sparse import SparseTensor, SubmanifoldConv, backends, use_backend
+from sparsegen.sparse import SparseTensor, SubmanifoldConv, backends
 from sparsegen.sparse.maps import submanifold
 
 RESULTS = Path(__file__).parent / "results" / "convolution.json"
@@ -39,210 +36,6 @@ ALLOCATOR = {
     "MALLOC_TOP_PAD_": "536870912",
 }
 MEASURES = ("map", "forward", "forward+backward", "double backward", "layer")
-
-
-@dataclass(frozen=True)
-class Case:
-    name: str
-    coords: Tensor
-    shape: tuple[int, ...]
-    batch: int
-    cin: int
-    cout: int
-
-    @property
-    def occupancy(self) -> float:
-        return len(self.coords) / self.batch / torch.Size(self.shape).numel()
-
-
-def random_sites(shape: tuple[int, ...], batch: int, occupancy: float) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return (torch.rand(batch, *shape, generator=generator) < occupancy).nonzero()
-
-
-def tracks(shape: tuple[int, ...], batch: int, occupancy: float) -> Tensor:
-    """Straight tracks through the volume, until the occupancy is reached."""
-    generator = torch.Generator().manual_seed(0)
-    size = torch.tensor(shape)
-    active = torch.zeros(batch, *shape, dtype=torch.bool)
-    for event in range(batch):
-        while int(active[event].sum()) < occupancy * size.prod():
-            start = torch.rand(len(shape), generator=generator) * size
-            direction = torch.randn(len(shape), generator=generator)
-            steps = torch.arange(0, 2 * max(shape), 0.5)[:, None]
-            places = (start + steps * direction / direction.norm()).floor().long()
-            places = places[((places >= 0) & (places < size)).all(1)]
-            active[(event, *places.unbind(1))] = True
-    return active.nonzero()
-
-
-def jets(count: int, cells: int) -> Tensor:
-    events = data.open("pythia-jets")[:count]
-    low, high = (events.coords.amin(0) - 1e-3).tolist(), (events.coords.amax(0) + 1e-3).tolist()
-    grid = Grid.regular((cells, cells), low, high, ("etarel", "phirel"), ("rad", "rad"))
-    pixels, _ = events.voxelize(grid)
-    return SparseTensor.from_events(pixels).coords
-
-
-def cases(only: str) -> list[Case]:
-    made = []
-    for name, shape, batch, cin, cout, extra in (
-        ("2d-64", (64, 64), 8, 64, 64, 0.5),
-        ("2d-128", (128, 128), 8, 64, 64, 0.5),
-        ("3d-64", (64, 64, 64), 2, 32, 32, 0.35),
-        ("2d-32 small", (32, 32), 64, 8, 16, None),
-    ):
-        for occupancy in (0.01, 0.05, 0.2, extra):
-            for kind, sites in (("random", random_sites), ("tracks", tracks)):
-                if occupancy is None or (occupancy == extra and kind == "tracks"):
-                    continue
-                label = f"{name} {kind} {100 * occupancy:g} %"
-                if only in label:
-                    made.append(Case(label, sites(shape, batch, occupancy), shape, batch, cin, cout))
-    if only in "jets":
-        made.append(Case("jets", jets(128, 64), (64, 64), 128, 8, 16))
-    return made
-
-
-@dataclass
-class Contender:
-    """Functions of no arguments for each measure, and what they return for the comparison."""
-
-    name: str
-    run: dict[str, Callable[[], Any]] = field(default_factory=dict)
-    check: Callable[[], tuple[Tensor, ...]] | None = None
-
-
-class Problem:
-    """One case's numbers, on every contender's side."""
-
-    def __init__(self, case: Case) -> None:
-        torch.manual_seed(0)
-        self.case, self.dim = case, len(case.shape)
-        n = len(case.coords)
-        self.features = torch.randn(n, case.cin, requires_grad=True)
-        self.weight = (torch.randn(3**self.dim, case.cin, case.cout) / 30).requires_grad_()
-        self.gradient = torch.randn(n, case.cout)
-        self.at = tuple(case.coords.unbind(1))
-
-    def own(self, name: str) -> Contender:
-        case = self.case
-        layer = SubmanifoldConv(self.dim, case.cin, case.cout, 3, bias=False)
-        layer.weight = nn.Parameter(self.weight.detach())
-        fixed = SparseTensor(self.features, case.coords, case.shape, case.batch)
-        inputs = [self.features, layer.weight]
-
-        def fresh() -> SparseTensor:
-            return SparseTensor(self.features, case.coords, case.shape, case.batch)
-
-        def within(function: Callable[[], Any]) -> Callable[[], Any]:
-            def run() -> Any:
-                with use_backend(name):
-                    return function()
-
-            return run
-
-        def backward(x: SparseTensor) -> tuple[Tensor, ...]:
-            y = layer(x).features
-            return y, *torch.autograd.grad(y, inputs, self.gradient)
-
-        def double() -> Any:
-            g = self.gradient.clone().requires_grad_()
-            slope, bend = torch.autograd.grad(layer(fixed).features, inputs, g, create_graph=True)
-            return torch.autograd.grad(slope.sum() + bend.sum(), [g, *inputs])
-
-        three = (3,) * self.dim
-        run = {
-            "map": lambda: submanifold(fresh().sites, three, (1,) * self.dim),
-            "forward": lambda: layer(fixed),
-            "forward+backward": lambda: backward(fixed),
-            "double backward": double,
-            "layer": lambda: backward(fresh()),
-        }
-        return Contender(name, {k: within(v) for k, v in run.items()}, within(lambda: backward(fixed)))
-
-    def dense(self, channels_last: bool) -> Contender:
-        case = self.case
-        layout = torch.channels_last if self.dim == 2 else torch.channels_last_3d
-        layout = layout if channels_last else torch.contiguous_format
-        convolution = nn.functional.conv2d if self.dim == 2 else nn.functional.conv3d
-        with torch.no_grad():
-            kernel = self.weight.permute(2, 1, 0).reshape(case.cout, case.cin, *(3,) * self.dim)
-            kernel = kernel.contiguous(memory_format=layout).requires_grad_()
-            image = SparseTensor(self.features, case.coords, case.shape, case.batch).to_dense()
-            image = image.contiguous(memory_format=layout).requires_grad_()
-            gradient = torch.zeros(case.batch, case.cout, *case.shape)
-            gradient.movedim(1, -1)[self.at] = self.gradient
-            gradient = gradient.contiguous(memory_format=layout)
-
-        def backward() -> tuple[Tensor, ...]:
-            y = convolution(image, kernel, padding=1)
-            return y, *torch.autograd.grad(y, [image, kernel], gradient)
-
-        def check() -> tuple[Tensor, ...]:
-            y, slope, bend = backward()
-            flat = bend.flatten(2).permute(2, 1, 0)
-            return y.movedim(1, -1)[self.at], slope.movedim(1, -1)[self.at], flat
-
-        run = {"forward": lambda: convolution(image, kernel, padding=1), "forward+backward": backward}
-        run["layer"] = backward
-        return Contender("dense channels last" if channels_last else "dense", run, check)
-
-    def spconv(self) -> Contender | None:
-        if torch.get_num_threads() != 1 or not has_spconv():
-            return None
-        import spconv.pytorch as spconv
-
-        # Its backward asks for a CUDA stream even on the CPU.
-        importlib.import_module("spconv.pytorch.ops").get_current_stream = lambda: 0
-        case = self.case
-        kind = spconv.SubMConv2d if self.dim == 2 else spconv.SubMConv3d
-        layer = kind(case.cin, case.cout, 3, bias=False, indice_key="a", algo=spconv.ConvAlgo.Native)
-        shape = layer.weight.shape
-        with torch.no_grad():
-            # (out, *kernel, in)
-            layer.weight.copy_(self.weight.permute(2, 0, 1).reshape(shape))
-        indices = case.coords.int().contiguous()
-
-        def fresh() -> Any:
-            return spconv.SparseConvTensor(self.features, indices, list(case.shape), case.batch)
-
-        fixed = fresh()
-        layer(fixed)
-
-        def backward(x: Any) -> tuple[Tensor, ...]:
-            y = layer(x).features
-            return y, *torch.autograd.grad(y, [self.features, layer.weight], self.gradient)
-
-        def check() -> tuple[Tensor, ...]:
-            y, slope, bend = backward(fresh())
-            return y, slope, bend.flatten(1, -2).permute(1, 2, 0)
-
-        ops = importlib.import_module("spconv.pytorch.ops")
-        ones, three = [1] * self.dim, [3] * self.dim
-
-        def pairs() -> Any:
-            return ops.get_indice_pairs(
-                indices, case.batch, list(case.shape), spconv.ConvAlgo.Native, three, ones, ones, ones, ones, subm=True
-            )
-
-        run = {
-            "map": pairs,
-            "forward": lambda: layer(fixed),
-            "forward+backward": lambda: backward(fixed),
-            "layer": lambda: backward(fresh()),
-        }
-        return Contender("spconv", run, check)
-
-
-def has_spconv() -> bool:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            importlib.import_module("spconv.pytorch")
-    except ImportError:
-        return False
-    return True
 
 
 def agree(contenders: list[Contender]) -> None:
@@ -296,8 +89,7 @@ def measure_case(case: Case, rounds: int, least: float) -> dict[str, Any]:
     problem = Problem(case)
     names = [name for name in ("native", "torch") if name in backends()]
     contenders = [problem.own(name) for name in names] + [problem.dense(False), problem.dense(True)]
-    peer = problem.spconv()
-    contenders += [peer] if peer is not None else []
+    contenders += [peer for make in PEERS.values() if (peer := make(problem)) is not None]
     agree(contenders)
     found = {measure: compare(contenders, measure, rounds, least) for measure in MEASURES}
     sites = SparseTensor(problem.features.detach(), case.coords, case.shape, case.batch).sites
@@ -315,7 +107,7 @@ def measure_case(case: Case, rounds: int, least: float) -> dict[str, Any]:
 
 
 def table(results: dict[str, Any]) -> str:
-    others = ("torch", "dense", "dense channels last", "spconv")
+    others = ("torch", "dense", "dense channels last", *PEERS)
     lines = [
         f"{'case':24}{'sites':>8}{'pairs':>7}  {'measure':18}{'native ms':>10}" + "".join(f"{o:>21}" for o in others)
     ]
@@ -409,8 +201,10 @@ def main() -> int:
         "instruction set": instruction_set(),
         "torch": torch.__version__,
         "threads": options.threads,
-        "spconv": "measured" if options.threads == 1 and has_spconv() else "not run",
-        "minkowski": "not run",
+        "peers": {
+            name: "measured" if all(name in c["measures"]["layer"] for c in results.values()) else "not run"
+            for name in PEERS
+        },
         "times": "processor milliseconds; ratios to the first back end, medians over rounds",
         "whole layers": summary(results),
         "MiB of a forward": json.loads(memory.stdout),

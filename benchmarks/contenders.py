@@ -1,0 +1,162 @@
+"""One convolution as every engine runs it: own back ends, dense torch, and peers where they are installed."""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from cases import Case
+from torch import Tensor, nn
+
+from sparsegen.sparse import SparseTensor, SubmanifoldConv, use_backend
+from sparsegen.sparse.maps import submanifold
+
+
+@dataclass
+class Contender:
+    """Functions of no arguments for each measure, and what they return for the comparison."""
+
+    name: str
+    run: dict[str, Callable[[], Any]] = field(default_factory=dict)
+    check: Callable[[], tuple[Tensor, ...]] | None = None
+
+
+class Problem:
+    """One case's numbers, on every contender's side."""
+
+    def __init__(self, case: Case) -> None:
+        torch.manual_seed(0)
+        self.case, self.dim = case, len(case.shape)
+        n = len(case.coords)
+        self.features = torch.randn(n, case.cin, requires_grad=True)
+        self.weight = (torch.randn(3**self.dim, case.cin, case.cout) / 30).requires_grad_()
+        self.gradient = torch.randn(n, case.cout)
+        self.at = tuple(case.coords.unbind(1))
+
+    def own(self, name: str) -> Contender:
+        case = self.case
+        layer = SubmanifoldConv(self.dim, case.cin, case.cout, 3, bias=False)
+        layer.weight = nn.Parameter(self.weight.detach())
+        fixed = SparseTensor(self.features, case.coords, case.shape, case.batch)
+        inputs = [self.features, layer.weight]
+
+        def fresh() -> SparseTensor:
+            return SparseTensor(self.features, case.coords, case.shape, case.batch)
+
+        def within(function: Callable[[], Any]) -> Callable[[], Any]:
+            def run() -> Any:
+                with use_backend(name):
+                    return function()
+
+            return run
+
+        def backward(x: SparseTensor) -> tuple[Tensor, ...]:
+            y = layer(x).features
+            return y, *torch.autograd.grad(y, inputs, self.gradient)
+
+        def double() -> Any:
+            g = self.gradient.clone().requires_grad_()
+            slope, bend = torch.autograd.grad(layer(fixed).features, inputs, g, create_graph=True)
+            return torch.autograd.grad(slope.sum() + bend.sum(), [g, *inputs])
+
+        three = (3,) * self.dim
+        run = {
+            "map": lambda: submanifold(fresh().sites, three, (1,) * self.dim),
+            "forward": lambda: layer(fixed),
+            "forward+backward": lambda: backward(fixed),
+            "double backward": double,
+            "layer": lambda: backward(fresh()),
+        }
+        return Contender(name, {k: within(v) for k, v in run.items()}, within(lambda: backward(fixed)))
+
+    def dense(self, channels_last: bool) -> Contender:
+        case = self.case
+        layout = torch.channels_last if self.dim == 2 else torch.channels_last_3d
+        layout = layout if channels_last else torch.contiguous_format
+        convolution = nn.functional.conv2d if self.dim == 2 else nn.functional.conv3d
+        with torch.no_grad():
+            kernel = self.weight.permute(2, 1, 0).reshape(case.cout, case.cin, *(3,) * self.dim)
+            kernel = kernel.contiguous(memory_format=layout).requires_grad_()
+            image = SparseTensor(self.features, case.coords, case.shape, case.batch).to_dense()
+            image = image.contiguous(memory_format=layout).requires_grad_()
+            gradient = torch.zeros(case.batch, case.cout, *case.shape)
+            gradient.movedim(1, -1)[self.at] = self.gradient
+            gradient = gradient.contiguous(memory_format=layout)
+
+        def backward() -> tuple[Tensor, ...]:
+            y = convolution(image, kernel, padding=1)
+            return y, *torch.autograd.grad(y, [image, kernel], gradient)
+
+        def check() -> tuple[Tensor, ...]:
+            y, slope, bend = backward()
+            flat = bend.flatten(2).permute(2, 1, 0)
+            return y.movedim(1, -1)[self.at], slope.movedim(1, -1)[self.at], flat
+
+        run = {"forward": lambda: convolution(image, kernel, padding=1), "forward+backward": backward}
+        run["layer"] = backward
+        return Contender("dense channels last" if channels_last else "dense", run, check)
+
+    def spconv(self) -> Contender | None:
+        # With more threads its results are wrong.
+        if torch.get_num_threads() != 1 or not installed("spconv.pytorch"):
+            return None
+        import spconv.pytorch as spconv
+
+        # Its backward asks for a CUDA stream even on the CPU.
+        importlib.import_module("spconv.pytorch.ops").get_current_stream = lambda: 0
+        case = self.case
+        kind = spconv.SubMConv2d if self.dim == 2 else spconv.SubMConv3d
+        layer = kind(case.cin, case.cout, 3, bias=False, indice_key="a", algo=spconv.ConvAlgo.Native)
+        shape = layer.weight.shape
+        with torch.no_grad():
+            # (out, *kernel, in)
+            layer.weight.copy_(self.weight.permute(2, 0, 1).reshape(shape))
+        indices = case.coords.int().contiguous()
+
+        def fresh() -> Any:
+            return spconv.SparseConvTensor(self.features, indices, list(case.shape), case.batch)
+
+        fixed = fresh()
+        layer(fixed)
+
+        def backward(x: Any) -> tuple[Tensor, ...]:
+            y = layer(x).features
+            return y, *torch.autograd.grad(y, [self.features, layer.weight], self.gradient)
+
+        def check() -> tuple[Tensor, ...]:
+            y, slope, bend = backward(fresh())
+            return y, slope, bend.flatten(1, -2).permute(1, 2, 0)
+
+        ops = importlib.import_module("spconv.pytorch.ops")
+        ones, three = [1] * self.dim, [3] * self.dim
+
+        def pairs() -> Any:
+            return ops.get_indice_pairs(
+                indices, case.batch, list(case.shape), spconv.ConvAlgo.Native, three, ones, ones, ones, ones, subm=True
+            )
+
+        run = {
+            "map": pairs,
+            "forward": lambda: layer(fixed),
+            "forward+backward": lambda: backward(fixed),
+            "layer": lambda: backward(fresh()),
+        }
+        return Contender("spconv", run, check)
+
+
+# Engines that are measured where they are installed, by name: the method of Problem that sets one up.
+PEERS: dict[str, Callable[[Problem], Contender | None]] = {"spconv": Problem.spconv}
+
+
+def installed(module: str) -> bool:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            importlib.import_module(module)
+    except ImportError:
+        return False
+    return True
