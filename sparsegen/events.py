@@ -13,7 +13,7 @@ from torch import Tensor
 from sparsegen.errors import ConfigError, DataError, MissingExtraError, unknown_name
 from sparsegen.grid import Grid
 
-__all__ = ["Column", "Events"]
+__all__ = ["COUNT", "Column", "Events"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,10 @@ class Column:
     name: str
     unit: str = ""
     additive: bool = True
+
+
+COUNT = Column("count")
+"""How many hits: the column of cells whose hits have no features."""
 
 
 class Events:
@@ -255,6 +259,12 @@ class Events:
         """The same hits with other features ``(N, C)``."""
         return self._like(self._is_coalesced, features=features, columns=tuple(columns or self.columns))
 
+    def counted(self) -> Events:
+        """The same hits; where they have no features, with the column ``count``: one each."""
+        if self.columns:
+            return self
+        return self.with_features(self.features.new_ones(len(self.coords), 1), (COUNT,))
+
     def with_condition(self, condition: Tensor | None, conditions: Sequence[str]) -> Events:
         """The same hits under another condition ``(B, K)``."""
         return self._like(
@@ -417,7 +427,7 @@ class Events:
         additive = [c.additive and reduce == "sum" for c in self.columns]
         columns = self.columns
         if reduce == "count":
-            columns, additive = (Column("count"),), [True]
+            columns, additive = (COUNT,), [True]
             features = features.new_ones(len(cells), 1)
         merged = self._merge(cells, batch, features, additive, grid)
         return merged._like(True, columns=columns), dropped

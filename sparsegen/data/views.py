@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sparsegen.data.reader import Reader
 from sparsegen.errors import ConfigError, unknown_name
-from sparsegen.events import Column, Events
+from sparsegen.events import COUNT, Column, Events
 from sparsegen.grid import Grid
 
 __all__ = ["VIEWS", "View", "make_view"]
@@ -53,8 +53,7 @@ class View:
     def _voxelize(self, events: Events) -> tuple[Events, Tensor]:
         assert self.grid is not None
         points = events.devoxelize("centre") if events.is_cells else events
-        # Points without features are counted
-        return points.voxelize(self.grid, reduce="sum" if events.columns else "count", outside="drop")
+        return points.counted().voxelize(self.grid, outside="drop")
 
 
 def make_view(reader: Reader, name: str | None, shape: Sequence[int] | None, source: str) -> View:
@@ -85,5 +84,4 @@ def make_view(reader: Reader, name: str | None, shape: Sequence[int] | None, sou
             f"{source}: view {name!r} needs a lattice and the file has none; "
             "`sparsegen data voxelize` writes one with its range"
         )
-    counted = name != "points" and not reader.columns
-    return View(name, grid, (Column("count"),) if counted else reader.columns)
+    return View(name, grid, reader.columns if name == "points" else reader.columns or (COUNT,))

@@ -51,7 +51,7 @@ def interpolate(critic: Critic, real: Events, fake: Events, generator: torch.Gen
         fake: ``B`` events.
         generator: Source of ``t``.
     """
-    real, fake = real.detach(), fake.detach()
+    real, fake = real.detach().counted(), fake.detach().counted()
     t = torch.rand(len(real), generator=generator, device=generator.device).to(real.device, real.features.dtype)
     if not _share_cells(real, fake):
         real, fake = critic.support(real), critic.support(fake)

@@ -53,7 +53,7 @@ class Family:
         encoder: ``(schema, latent, width) -> Encoder``.
         decoder: ``(schema, latent, width) -> Decoder``.
         critic: ``(schema, width) -> Critic``.
-        view: How the family sees its data best: ``"points"``, or ``"image"`` for cells.
+        view: How the family sees its data best: ``"points"``, or ``"image"`` for cells, which its decoder makes.
         summary: One line for ``sparsegen list networks``.
     """
 
@@ -106,7 +106,7 @@ def build(
         role: ``"encoder"``, ``"decoder"`` or ``"critic"``.
         grid: The lattice of the data; dense and sparse networks need it.
         axes: Names of the coordinates; the grid's by default.
-        columns: Features of a hit.
+        columns: Features of a hit; without any, encoders, critics and decoders of cells see the column ``count``.
         latent: Width of the code (encoder, decoder).
         condition_dim: Number of condition columns.
         width: Channels of the first layer; the others follow from it. See :func:`match_budget`.
@@ -122,8 +122,10 @@ def build(
         raise ConfigError(unknown_name("role", role, ("encoder", "decoder", "critic")))
     if schema is None:
         schema = Schema.default(axes or (grid.names if grid else ()), columns, grid, condition_dim)
-    if not schema.axes or not schema.columns:
+    if not schema.axes:
         raise ConfigError(f"nets.build({family!r}): pass axes= and columns=, or a schema=")
+    if role != "decoder" or chosen.view != "points":
+        schema = schema.counted()
     try:
         if role == "encoder":
             net: nn.Module = chosen.encoder(schema, latent, width, **options)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparsegen.errors import ConfigError, DataError
-from sparsegen.events import Events
+from sparsegen.events import COUNT, Events
 from sparsegen.grid import Grid
 from sparsegen.nets.schema import Scaler, Schema
 
@@ -78,7 +78,8 @@ class MLP(nn.Sequential):
 
 
 def as_cells(events: Events, grid: Grid) -> Events:
-    """Events on the cells of ``grid``; hits outside it are left out."""
+    """Events on the cells of ``grid``; hits outside it are left out, hits without features counted."""
+    events = events.counted()
     if events.is_cells and events.grid == grid:
         return events.coalesce()
     return events.voxelize(grid, outside="drop")[0]
@@ -163,7 +164,7 @@ class _Network(nn.Module):
 
 
 class _Reader(_Network):
-    """A network that reads events through a trunk.
+    """A network that reads events through a trunk; hits without features count as one each.
 
     Args:
         schema: Axes, columns and scales of the data.
@@ -175,6 +176,7 @@ class _Reader(_Network):
         self.trunk = trunk
 
     def _read(self, events: Events) -> Tensor:
+        events = events.counted()
         return cast(Tensor, self.trunk(self, events, self._condition(events.condition, len(events))))
 
 
@@ -199,16 +201,19 @@ class Critic(_Reader):
         Returns:
             The events and the leaves: one row a hit.
         """
+        events = events.counted()
         u = self.scaler.compand(events.features.detach()).requires_grad_()
         features = self.scaler.expand(u)
         if events.is_cells:
             return events.with_features(features), (u,)
         p = self.scaler.place(events.coords.detach()).requires_grad_()
-        return events._like(coords=self.scaler.displace(p), features=features), (u, p)
+        moved = events._like(coords=self.scaler.displace(p), features=features)
+        # A bare point counts as one wherever it moves: only its position is a direction of the data
+        return moved, (p,) if events.columns == (COUNT,) else (u, p)
 
     def support(self, events: Events) -> Events:
         """The events on the sites where this critic's gradient is taken."""
-        return events
+        return events.counted()
 
 
 class Decoder(_Network):

@@ -31,7 +31,7 @@ def assert_encoder(net: nn.Module, make_events: MakeEvents) -> None:
 def assert_critic(net: nn.Module, make_events: MakeEvents) -> None:
     """Checks a critic as :func:`assert_encoder` does, and that its gradient has a gradient of its own."""
     _assert_reads(net, make_events, 1)
-    events = make_events([3, 5])
+    events = make_events([3, 5]).counted()
     features = events.features.detach().clone().requires_grad_()
     scores = net(events.with_features(features))
     (gradient,) = torch.autograd.grad(scores.sum(), features, create_graph=True)

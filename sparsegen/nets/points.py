@@ -143,7 +143,7 @@ class PointDecoder(Decoder):
         hidden, self.rows = _size(width), len(schema.axes) + len(schema.columns)
         self.kind = kind
         given = latent + self.condition_dim + 1
-        self.sum = nn.Linear(given, 2 * len(schema.columns))
+        self.sum = nn.Linear(given, 2 * len(schema.columns)) if schema.columns else None
         if kind == "mlp":
             self.write = MLP((given, _size(width, 2), _size(width, 4), schema.max_hits * 2 * self.rows))
             return
@@ -183,10 +183,12 @@ class PointDecoder(Decoder):
         rows = mean + log_std.exp() * noise_like(mean, generator)
         positions = self.scaler.displace(rows[:, :dim])
         features = self.scaler.restore(rows[:, dim:])
+        events = self._events(self._wrap(positions), features, batch, size, condition, self.schema.grid)
+        if self.sum is None:
+            return Decoded(events, mean=mean, log_std=log_std)
         summed = self.sum(given)
         c = len(self.schema.columns)
         total = (summed[:, :c].to(rows.dtype), bounded_log_std(summed[:, c:]).to(rows.dtype))
-        events = self._events(self._wrap(positions), features, batch, size, condition, self.schema.grid)
         return Decoded(self._share(events, total, generator), mean=mean, log_std=log_std, total=total)
 
     def _rows(self, given: Tensor, batch: Tensor, counts: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -217,7 +219,7 @@ class PointDecoder(Decoder):
         return torch.stack(columns, 1)
 
     def reconstruction(self, decoded: Decoded, target: Events) -> dict[str, Tensor]:
-        r"""Likelihood of the target's hits under the mixture of the decoded hits' normal laws, and of the totals.
+        r"""Likelihood of the target's hits under the mixture of the decoded hits' normal laws, and of any totals.
 
         .. math:: -\frac1h \sum_j \log \frac1N \sum_i \mathcal N(x_j; \mu_i, \sigma_i)
 
@@ -241,7 +243,8 @@ class PointDecoder(Decoder):
         log_density = torch.logsumexp(-energy, 2) - made.counts.clamp(min=1).to(x.dtype).log()[:, None]
         real = torch.arange(x.shape[1], device=x.device) < target.counts[:, None]
         hits = -torch.where(real & (made.counts > 0)[:, None], log_density, torch.zeros_like(log_density)).sum(1)
-        return {"hits": hits / self.schema.hits, "total": self._total_loss(decoded, target)}
+        terms = {"hits": hits / self.schema.hits}
+        return terms if self.sum is None else terms | {"total": self._total_loss(decoded, target)}
 
 
 def _padded(rows: Tensor, events: Events, fill: float = 0.0) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsegen.errors import DataError
-from sparsegen.events import Column, Events
+from sparsegen.events import COUNT, Column, Events
 from sparsegen.grid import Grid
 
 __all__ = ["FeatureScale", "Scaler", "Schema"]
@@ -42,7 +42,7 @@ class Schema:
 
     Args:
         axes: Names of the D coordinates.
-        columns: The C features.
+        columns: The C features; none where hits are bare positions.
         grid: The lattice on which networks that need cells see the events, or None.
         conditions: Names of the K condition columns.
         features: One scale a column.
@@ -140,6 +140,13 @@ class Schema:
             total=tuple(totals),
         )
 
+    def counted(self) -> Schema:
+        """The schema of :meth:`sparsegen.events.Events.counted`: hits without features have the column ``count``."""
+        if self.columns:
+            return self
+        scale = FeatureScale(1.0, math.log(2.0), 0.0, 1.0)
+        return replace(self, columns=(COUNT,), features=(scale,), total=((math.log(self.hits), 0.5),))
+
     @property
     def periods(self) -> tuple[float, ...]:
         """The period of each axis, infinity where it does not wrap."""
@@ -185,7 +192,7 @@ class Scaler(nn.Module):
         keep("rms", [s.rms for s in scales])
         keep("mean", [s.mean for s in scales])
         keep("std", [s.std for s in scales])
-        self.register_buffer("signed", torch.tensor([s.signed for s in scales]), persistent=False)
+        self.register_buffer("signed", torch.tensor([s.signed for s in scales], dtype=torch.bool), persistent=False)
         keep("centre", schema.centre)
         keep("spread", schema.spread)
         keep("condition_mean", schema.condition_mean)
@@ -194,7 +201,6 @@ class Scaler(nn.Module):
         keep("total_std", [t[1] for t in schema.total])
         self.periods = schema.periods
         self.any_signed = any(s.signed for s in scales)
-        self.any_positive = not all(s.signed for s in scales)
 
     small: Tensor
     rms: Tensor

@@ -16,7 +16,7 @@ from sparsegen.models import Model, assert_model
 GRID = Grid.regular((8, 10), (-1.0, -1.0), (1.0, 1.0), ("eta", "phi"), ("", "rad"))
 
 
-def sample(cells: bool, conditions: int = 0) -> Callable[[list[int]], Events]:
+def sample(cells: bool, conditions: int = 0, bare: bool = False) -> Callable[[list[int]], Events]:
     generator = torch.Generator().manual_seed(0)
 
     def make(counts: list[int]) -> Events:
@@ -31,7 +31,9 @@ def sample(cells: bool, conditions: int = 0) -> Callable[[list[int]], Events]:
             conditions=tuple(f"c{i}" for i in range(conditions)),
             grid=GRID,
         )
-        return events if cells else events.devoxelize("uniform", generator)
+        if bare:
+            events = events.replace(features=events.features[:, :0], columns=())
+        return events.counted() if cells else events.devoxelize("uniform", generator)
 
     return make
 
@@ -51,6 +53,24 @@ def build(name: str, family: str, make: Callable[[list[int]], Events], **options
 def test_every_model_keeps_its_contract_with_every_family(name: str, family: str, conditions: int) -> None:
     make = sample(nets.FAMILIES[family].view == "image", conditions)
     assert_model(build(name, family, make), make)
+
+
+@pytest.mark.parametrize("family", list(nets.FAMILIES))
+@pytest.mark.parametrize("name", list(models.MODELS))
+def test_every_model_keeps_its_contract_on_bare_point_sets(name: str, family: str) -> None:
+    make = sample(nets.FAMILIES[family].view == "image", bare=True)
+    assert_model(build(name, family, make), make)
+
+
+@pytest.mark.parametrize("penalty", ["gp", "r1"])
+@pytest.mark.parametrize("family", ["points", "pointnet"])
+def test_penalties_move_bare_points_and_nothing_else(family: str, penalty: str) -> None:
+    make = sample(False, bare=True)
+    model = build("gan", family, make, penalty=penalty)
+    assert_model(model, make)
+    real, leaves = model.critic.leaves(make([3, 0, 2]))
+    assert [leaf.shape for leaf in leaves] == [(5, 2)]
+    torch.testing.assert_close(real.features, torch.ones(5, 1))
 
 
 @pytest.mark.parametrize("penalty", ["none", "gp", "r1"])

@@ -21,6 +21,8 @@ CASES = {
     "conditioned": (JETS, (Column("energy", "GeV"), Column("time", "ns", additive=False)), 2),
     "cylinder": (CYLINDER, (Column("energy", "MeV"),), 1),
     "invalid cells": (LAYERS, (Column("energy", "MeV"),), 0),
+    "bare": (JETS, (), 0),
+    "bare, conditioned, periodic": (CYLINDER, (), 1),
 }
 
 
@@ -42,7 +44,7 @@ def sample(case: str, cells: bool) -> Callable[[list[int]], Events]:
             conditions=tuple(f"c{i}" for i in range(k)),
             grid=grid,
         )
-        return events if cells else events.devoxelize("uniform")
+        return events.counted() if cells else events.devoxelize("uniform")
 
     return make
 
