@@ -144,6 +144,27 @@ def test_another_network_and_model_come_with_their_own_view(
     assert (saved["training"]["seed"], saved["training"]["lr"], saved["training"]["max_steps"]) == (7, 1e-4, 2)
 
 
+@pytest.mark.parametrize("network", ["points", "sparse"])
+def test_point_sets_without_features_train_sample_and_evaluate(run: Run, tmp_path: Path, network: str) -> None:
+    points = np.random.default_rng(0).uniform(-0.9, 0.9, (100, 6, 2)).astype(np.float32)
+    for name, some in {"train": points[:60], "test": points[60:]}.items():
+        np.savez(tmp_path / f"{name}.npz", points=some)
+    values = {
+        "data": {"name": str(tmp_path / "train.npz"), "shape": [8, 8]}
+        | ({"view": "image"} if network == "sparse" else {}),
+        "model": {"name": "vae", "latent": 2},
+        "network": {"name": network, "width": 4},
+        "training": {"max_steps": 3, "batch": 16},
+    }
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
+    assert run("train", tmp_path / "run.yaml", "-o", tmp_path / "a")[0] == 0
+    assert run("sample", tmp_path / "a", "-n", "40", "-o", tmp_path / "made.h5")[0] == 0
+    made = data.open(tmp_path / "made.h5")
+    assert [c.name for c in made.columns] == ([] if network == "points" else ["count"])
+    code, out, _ = run("evaluate", tmp_path / "made.h5", "--reference", tmp_path / "test.npz", "--metrics", "w1_hits")
+    assert (code, "w1_hits" in out) == (0, True)
+
+
 def test_the_trivial_generator_trains_and_samples_like_any_model(run: Run, config: Path, tmp_path: Path) -> None:
     assert run("train", config, "--model", "independent", "-o", tmp_path / "a")[0] == 0
     assert run("sample", tmp_path / "a", "-n", "9", "-o", tmp_path / "s.h5")[0] == 0

@@ -52,8 +52,8 @@ INCIDENT_NAMES = ("incident_energy", "energy", "e_inc", "Einc")
 
 
 def layer_axis(events: Events) -> int | None:
-    """Which axis of a lattice counts layers; None where there is no lattice or no axis of that name."""
-    if events.grid is None:
+    """Which axis of a lattice counts layers; None where there is no lattice, no axis of that name or no energy."""
+    if events.grid is None or not any(column.name in ENERGY_NAMES for column in events.columns):
         return None
     for name in LAYER_NAMES:
         if name in events.axes:

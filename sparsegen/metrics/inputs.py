@@ -44,9 +44,9 @@ EventsLike = Events | _Source
 
 
 def portions(events: EventsLike, size: int = PORTION) -> Iterator[Events]:
-    """Consecutive portions of at most ``size`` events, on the CPU and cut off from autograd."""
+    """Consecutive portions of at most ``size`` events, on the CPU, cut off from autograd, bare points counted."""
     for start in range(0, len(events), size):
-        yield events[start : start + size].detach().to("cpu")
+        yield events[start : start + size].detach().to("cpu").counted()
 
 
 def valid_events(events: Events, *, role: str, invalid: str = "leave_out") -> tuple[Events, int]:

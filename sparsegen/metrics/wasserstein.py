@@ -341,7 +341,7 @@ def _first(events: EventsLike) -> Events:
     """A portion to read names from."""
     if len(events) == 0:
         raise DataError("no events to compare; both samples must hold at least one")
-    return events[0:1]
+    return events[0:1].counted()
 
 
 def compare_observable(

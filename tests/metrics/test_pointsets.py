@@ -225,3 +225,13 @@ def test_jsd_of_jets_takes_the_lattice_and_is_honest(jets, more_jets):
     result = metrics.jsd(more_jets, jets)
     assert "25" in result.protocol["lattice"]
     assert abs(result.value - result.floor) < 4 * result.error
+
+
+@small
+def test_every_metric_of_bare_points_is_that_of_points_that_count_as_one():
+    def bare(events):
+        return events.replace(features=events.features[:, :0], columns=())
+
+    weighted, plain = ((clouds(40, 0), clouds(40, 1)), (bare(clouds(40, 0)), bare(clouds(40, 1))))
+    one, other = (metrics.evaluate(*pair, ["w1_hits", "frechet", "jsd", "mmd_cd"]) for pair in (weighted, plain))
+    assert [r.value for r in one] == [r.value for r in other]
