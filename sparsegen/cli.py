@@ -27,6 +27,7 @@ _ABOUT = """Generative models of sparse events: dense, sparse and point networks
 
   sparsegen train experiments/jets.yaml --model vae --network sparse --seed 1 -o runs/a     again = resume
   sparsegen sample runs/a -n 10000 -o samples.h5
+  sparsegen refit runs/a --model.prior flow -o runs/b                                       another law, same training
   sparsegen evaluate samples.h5 --reference pythia-jets:test
   sparsegen compare experiments/demo.yaml -o report                                         report/index.html"""
 
@@ -34,6 +35,13 @@ _TRAIN = """Train one run into a folder; the same command again resumes it, and 
 
 Any setting of the config can be given as --SECTION.KEY VALUE (--model.beta 0.1, --network.parameters 50000,
 --data.events 2000, --training.lr 3e-4); the settings of training also without their section (--epochs 5)."""
+
+_REFIT = """Fit what a run fits after its training once more, under other options, into a new folder.
+
+The new run equals, bit for bit, one that was trained with these options from the start:
+
+  sparsegen refit runs/a --model.prior mixture -o runs/b
+  sparsegen refit runs/a --model.name aeot --model.theta 0.4 -o runs/c"""
 
 _COMPARE = """Run a grid of data x model x network x seed, resume what was stopped, and write the report:
 index.html, results.csv and results.json. The same command again runs only what is missing.
@@ -63,6 +71,11 @@ def _sample(parser: _Parser) -> None:
     parser.add_argument("-o", "--output", metavar="FILE", required=True, help="HDF5 file to write")
     parser.add_argument("--seed", type=int, default=0, help="of all randomness")
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+
+
+def _refit(parser: _Parser) -> None:
+    parser.add_argument("run", metavar="RUN", help="folder of a trained run")
+    parser.add_argument("-o", "--output", metavar="RUN", required=True, help="folder of the new run")
 
 
 def _evaluate(parser: _Parser) -> None:
@@ -99,6 +112,7 @@ COMMANDS: dict[str, tuple[str, Any, str, str, bool]] = {
     "list": ("show_list", _list, "what there is: models, networks, data, metrics", "List what can be named.", False),
     "train": ("train", _train, "train one run, or resume it", _TRAIN, True),
     "sample": ("sample", _sample, "draw events from a trained run into a file", "Draw events into a file.", False),
+    "refit": ("refit", _refit, "fit the law of a trained run's codes again, without training", _REFIT, True),
     "evaluate": (
         "evaluate",
         _evaluate,

@@ -128,6 +128,12 @@ class RaggedWriter:
             self._write("split", np.asarray(split, dtype=np.uint8))
         self._hits += len(events.coords)
 
+    def note(self, **facts: Any) -> None:
+        """Adds to the provenance what is known once the events are made; plain types."""
+        self._provenance |= facts
+        if self._like is not None:
+            self._file.attrs["provenance"] = json.dumps(self._provenance)
+
     def _start(self, events: Events) -> None:
         self._like = events[:0]
         grid = self._grid or events.grid

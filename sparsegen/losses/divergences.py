@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-__all__ = ["kl_standard_normal"]
+__all__ = ["bernoulli_kl", "kl_standard_normal"]
 
 
 def kl_standard_normal(mean: Tensor, log_var: Tensor) -> Tensor:
@@ -20,3 +20,15 @@ def kl_standard_normal(mean: Tensor, log_var: Tensor) -> Tensor:
         ``(B,)``.
     """
     return 0.5 * (mean.square() + log_var.exp() - 1 - log_var).sum(1)
+
+
+def bernoulli_kl(wanted: float, mean: Tensor) -> Tensor:
+    r"""``KL(Bernoulli(wanted) || Bernoulli(mean))`` in nats, elementwise.
+
+    .. math:: \rho \log\frac{\rho}{\hat\rho} + (1 - \rho) \log\frac{1 - \rho}{1 - \hat\rho}
+
+    Args:
+        wanted: :math:`\rho`, between 0 and 1.
+        mean: :math:`\hat\rho`, of any shape.
+    """
+    return wanted * (wanted / mean).log() + (1 - wanted) * ((1 - wanted) / (1 - mean)).log()

@@ -10,12 +10,14 @@ from torch import nn
 
 from sparsegen import nets
 from sparsegen.errors import ConfigError, unknown_name
-from sparsegen.models.aeot import AEOT, Autoencoder
+from sparsegen.models.aeot import AEOT
+from sparsegen.models.autoencoder import Autoencoder
 from sparsegen.models.base import FitStage, GradientStage, Model, Optimizers, Role, Stage
 from sparsegen.models.check import assert_model
 from sparsegen.models.gan import GAN
 from sparsegen.models.independent import IndependentHits
 from sparsegen.models.multiplicity import EmpiricalMultiplicity
+from sparsegen.models.priors import PRIORS
 from sparsegen.models.vae import VAE
 from sparsegen.registry import Registry
 
@@ -23,6 +25,7 @@ __all__ = [
     "AEOT",
     "GAN",
     "MODELS",
+    "PRIORS",
     "VAE",
     "Autoencoder",
     "EmpiricalMultiplicity",
@@ -81,7 +84,7 @@ def build(model: Mapping[str, Any], network: Mapping[str, Any], schema: nets.Sch
             networks[name] = nets.build(
                 family["name"],
                 role.kind,
-                schema=schema,
+                schema=kind.network_schema(name, schema, options),
                 latent=latent * role.codes,
                 width=width,
                 spectral_norm=spectral_norm if role.kind == "critic" else None,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sparsegen.errors import DivergedError
 from sparsegen.events import Events
+from sparsegen.nets.schema import Schema
 
 __all__ = ["FitStage", "GradientStage", "Model", "Optimizers", "Role", "Stage"]
 
@@ -145,8 +146,12 @@ class Model(nn.Module):
         betas: Decay rates of Adam's averages.
         lr_factors: Optimiser name -> its learning rate as a multiple of the run's; 1 where it is not named.
         batches_per_step: How many batches of data one whole alternation consumes.
+        late: Options that only the fits after the last gradient step read: they can be changed without training again.
+        trained_as: Name of the model whose training, up to those fits, is the same; empty where it is its own.
     """
 
+    late: ClassVar[frozenset[str]] = frozenset()
+    trained_as: ClassVar[str] = ""
     roles: ClassVar[Mapping[str, Role]] = {}
     batches_per_step: int = 1
     betas: tuple[float, float] = (0.9, 0.999)
@@ -155,6 +160,11 @@ class Model(nn.Module):
     @property
     def stages(self) -> tuple[Stage, ...]:
         return (GradientStage(self.step),)
+
+    @classmethod
+    def network_schema(cls, role: str, schema: Schema, options: Mapping[str, Any]) -> Schema:
+        """What the network of a role sees of the data, under the model's options: the data themselves by default."""
+        return schema
 
     @property
     def optimized(self) -> Mapping[str, tuple[str, ...]]:
@@ -187,3 +197,7 @@ class Model(nn.Module):
             generator: Source of randomness.
         """
         raise NotImplementedError(f"{type(self).__name__} does not sample")
+
+    def sampling_report(self) -> dict[str, Any]:
+        """What whoever uses the samples should know of how they came about, in plain types; empty where nothing."""
+        return {}

@@ -179,6 +179,22 @@ class _Reader(_Network):
         events = events.counted()
         return cast(Tensor, self.trunk(self, events, self._condition(events.condition, len(events))))
 
+    def leaves(self, events: Events) -> tuple[Events, tuple[Tensor, ...]]:
+        """The same events, rebuilt from leaf tensors in units of order one, for penalties on the network's gradient.
+
+        Returns:
+            The events and the leaves: one row a hit.
+        """
+        events = events.counted()
+        u = self.scaler.compand(events.features.detach()).requires_grad_()
+        features = self.scaler.expand(u)
+        if events.is_cells:
+            return events.with_features(features), (u,)
+        p = self.scaler.place(events.coords.detach()).requires_grad_()
+        moved = events._like(coords=self.scaler.displace(p), features=features)
+        # A bare point counts as one wherever it moves: only its position is a direction of the data
+        return moved, (p,) if events.columns == (COUNT,) else (u, p)
+
 
 class Encoder(_Reader):
     """Events to codes ``(B, d)``."""
@@ -194,22 +210,6 @@ class Critic(_Reader):
     def forward(self, events: Events) -> Tensor:
         """Scores ``(B,)``."""
         return self._read(events)[:, 0]
-
-    def leaves(self, events: Events) -> tuple[Events, tuple[Tensor, ...]]:
-        """The same events, rebuilt from leaf tensors in units of order one, for penalties on the critic's gradient.
-
-        Returns:
-            The events and the leaves: one row a hit.
-        """
-        events = events.counted()
-        u = self.scaler.compand(events.features.detach()).requires_grad_()
-        features = self.scaler.expand(u)
-        if events.is_cells:
-            return events.with_features(features), (u,)
-        p = self.scaler.place(events.coords.detach()).requires_grad_()
-        moved = events._like(coords=self.scaler.displace(p), features=features)
-        # A bare point counts as one wherever it moves: only its position is a direction of the data
-        return moved, (p,) if events.columns == (COUNT,) else (u, p)
 
     def support(self, events: Events) -> Events:
         """The events on the sites where this critic's gradient is taken."""

@@ -24,11 +24,11 @@ from sparsegen.study.evaluation import evaluate_samples, sample_to_file
 from sparsegen.study.executor import execute
 from sparsegen.study.planner import read_study
 from sparsegen.study.report import write_report
-from sparsegen.study.tables import caveats, comparison, results_table
+from sparsegen.study.tables import caveats, comparison, results_table, sampling_lines
 from sparsegen.training import RunConfig, RunFolder
 from sparsegen.training.checkpoint import replace_file
 
-__all__ = ["compare", "evaluate", "sample", "show_list", "train"]
+__all__ = ["compare", "evaluate", "refit", "sample", "show_list", "train"]
 
 console = Console(soft_wrap=True, markup=False, highlight=False)
 
@@ -103,13 +103,32 @@ def _trained(run: str) -> tuple[training.RunConfig, Any]:
     return folder.config, model
 
 
+def refit(run: str, output: str, settings: Mapping[str, Any]) -> int:
+    """Fits the laws of a trained run again under other options, without training again."""
+    config = RunFolder(run).config
+    name = settings.get("model.name", config.model.name)
+    if name != config.model.name:
+        # Options of the last fits mean nothing to another model; those of the training are common to both.
+        late = MODELS[config.model.name].late
+        kept = {k: v for k, v in config.model.options.items() if k not in late}
+        config = config.updated({"model": {"name": name} | kept})
+    config = config.updated(settings)
+    result, model = runs.train(output, config, like=run)
+    console.print(f"{output}: {result.status}, fitted again on the training of {run}", result.message)
+    for line in sampling_lines(model.sampling_report()):
+        console.print(f"  {line}")
+    return result.exit_code
+
+
 def sample(run: str, events: int, output: str, seed: int, overwrite: bool) -> int:
     """Draws events from a run into a file."""
     if events < 1:
         raise ConfigError(f"sample: -n {events}; expected at least 1")
     config, model = _trained(run)
-    sample_to_file(model, Path(output), events, config, run=str(run), seed=seed, overwrite=overwrite)
+    report = sample_to_file(model, Path(output), events, config, run=str(run), seed=seed, overwrite=overwrite)
     console.print(f"{output}: {events:,} events of {run}")
+    for line in sampling_lines(report):
+        console.print(f"  {line}")
     return 0
 
 

@@ -67,6 +67,7 @@ class Outcome:
         step: Steps trained.
         threads: Threads that the run computed with.
         draws_counts: Whether the number of hits of each event was drawn from the training set rather than learned.
+        sampling: What the model reports on its samples.
     """
 
     key: str
@@ -79,6 +80,7 @@ class Outcome:
     step: int = 0
     threads: int = 1
     draws_counts: bool = False
+    sampling: Mapping[str, Any] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Into the run's folder, whole or not at all."""
@@ -191,8 +193,11 @@ def evaluate_samples(
 
 def sample_to_file(
     model: Model, path: Path, n: int, config: RunConfig, *, run: str, seed: int, overwrite: bool
-) -> None:
+) -> dict[str, Any]:
     """Draws events into one of sparsegen's own files, batch by batch, with where they come from.
+
+    Returns:
+        What the model reports on the samples: for a transport map its acceptance and certificate.
 
     Raises:
         DataError: The file exists and ``overwrite`` is not set.
@@ -208,6 +213,10 @@ def sample_to_file(
     with RaggedWriter(path, overwrite=overwrite, provenance=provenance) as writer:
         for events in draw(model, n, seed=seed, source=source):
             writer.append(events)
+        report = model.sampling_report()
+        if report:
+            writer.note(sampling=report)
+    return report
 
 
 def sampling_time(model: Model, config: RunConfig, seed: int = 0) -> float:
@@ -271,7 +280,9 @@ def finish_run(
     if status == "done":
         costs["sample_time"] = sampling_time(model, run.config)
         seed = 1000 + run.config.training.seed
-        sample_to_file(model, folder / SAMPLES, real.n, run.config, run=run.name, seed=seed, overwrite=True)
+        facts["sampling"] = sample_to_file(
+            model, folder / SAMPLES, real.n, run.config, run=run.name, seed=seed, overwrite=True
+        )
         generated = data.open(folder / SAMPLES, check=False)[:]
         results, dropped = real.judge(generated)
         facts |= {"results": tuple(results), "dropped": dropped, "events": len(generated)}

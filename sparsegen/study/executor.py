@@ -21,7 +21,7 @@ from sparsegen.study.evaluation import Outcome, Real
 from sparsegen.study.planner import PlannedRun, Study, evaluation_key
 from sparsegen.study.runs import NO_NETWORK, build_model, open_source
 from sparsegen.study.worker import task
-from sparsegen.training import RunConfig, diff
+from sparsegen.training import RunConfig, diff, trunk
 from sparsegen.training.checkpoint import replace_file
 from sparsegen.training.signals import StopFlag
 
@@ -157,6 +157,12 @@ def _floor(finished: Finished, label: str, real: Real) -> Outcome:
     return found
 
 
+def first_of_trunk(runs: Sequence[PlannedRun]) -> dict[PlannedRun, PlannedRun]:
+    """The first run with the same training as each, up to its last fits: it trains for all of them."""
+    firsts: dict[str, PlannedRun] = {}
+    return {run: firsts.setdefault(json.dumps(trunk(run.config), sort_keys=True), run) for run in runs}
+
+
 class _Pool:
     """Processes at work on the runs of a study."""
 
@@ -166,6 +172,7 @@ class _Pool:
         self.threads = threads
         self.running: dict[PlannedRun, subprocess.Popen[bytes]] = {}
         self.tasks: dict[PlannedRun, TaskID] = {}
+        self.first = first_of_trunk(finished.study.runs)
         self.console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
         columns = (TextColumn("{task.description:<28}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
         # Where nobody watches, a line a run says more than a bar.
@@ -184,8 +191,9 @@ class _Pool:
         with StopFlag() as stop, self.progress:
             try:
                 while (waiting and not stop) or self.running:
-                    while waiting and not stop and len(self.running) < processes:
-                        self._start(waiting.pop(0))
+                    while not stop and len(self.running) < processes and (ready := self._ready(waiting)):
+                        waiting.remove(ready)
+                        self._start(ready)
                     time.sleep(_POLL)
                     if stop and stop.signal is not None:
                         self._signal(stop.signal)
@@ -199,6 +207,17 @@ class _Pool:
                 for process in self.running.values():
                     process.kill()
         self.finished.interrupted |= bool(stop)
+
+    def _ready(self, waiting: Sequence[PlannedRun]) -> PlannedRun | None:
+        """The next run that need not wait for another to train what both share."""
+        busy = {*self.running, *waiting}
+        return next((run for run in waiting if self.first[run] == run or self.first[run] not in busy), None)
+
+    def _trained_like(self, run: PlannedRun) -> Path | None:
+        """The folder of the run that has trained what this one shares with it."""
+        first = self.first[run]
+        outcome = None if first == run else self.finished.outcomes.get(first)
+        return self.finished.run_folder(first) if outcome is not None and outcome.status == "done" else None
 
     def _start(self, run: PlannedRun) -> None:
         folder = self.finished.run_folder(run)
@@ -214,7 +233,8 @@ class _Pool:
                 env=env,
                 start_new_session=True,
             )
-        text = json.dumps(task(run, self.finished.study.evaluation, folder, self.keys[run], self.threads))
+        like = self._trained_like(run)
+        text = json.dumps(task(run, self.finished.study.evaluation, folder, self.keys[run], self.threads, like))
         assert process.stdin is not None
         try:
             process.stdin.write(text.encode())

@@ -280,8 +280,15 @@ def _labels(sections: Sequence[Mapping[str, Any]]) -> list[str]:
     for section in sections:
         same = [other for other in sections if other["name"] == section["name"]]
         telling = [k for k in section if any(other.get(k) != section[k] for other in same)]
-        labels.append("-".join([str(section["name"]), *(f"{k}={section[k]}" for k in telling)]))
+        labels.append("-".join([str(section["name"]), *(f"{k}={_short(section[k])}" for k in telling)]))
     return labels
+
+
+def _short(value: Any) -> str:
+    """A setting as a label shows it: a section within a section by its name and what else it says."""
+    if isinstance(value, Mapping):
+        return ",".join(str(v) if k == "name" else f"{k}={v}" for k, v in value.items())
+    return str(value)
 
 
 def evaluation_key(run: PlannedRun, evaluation: EvaluationConfig, fingerprints: Sequence[str]) -> str:

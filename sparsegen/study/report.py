@@ -84,6 +84,7 @@ def _summary(finished: Finished) -> dict[str, Any]:
                 "status": o.status,
                 "message": o.message,
                 "dropped": o.dropped,
+                "sampling": dict(o.sampling),
                 "results": [r.as_dict() for r in o.results],
                 "costs": dict(o.costs),
             }

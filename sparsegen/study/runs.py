@@ -13,7 +13,7 @@ from sparsegen.errors import ConfigError
 from sparsegen.events import Events
 from sparsegen.models import Model
 from sparsegen.nets import FAMILIES, Schema
-from sparsegen.training import DataConfig, RunConfig, RunResult, Trainer
+from sparsegen.training import DataConfig, RunConfig, RunResult, Trainer, adopt
 from sparsegen.training.config import section_dict
 
 __all__ = ["NO_NETWORK", "build_model", "default_view", "draw", "open_source", "train"]
@@ -64,12 +64,19 @@ def build_model(config: RunConfig, source: EventSource) -> Model:
         return models.build(section_dict(config.model), section_dict(config.network), schema)
 
 
-def train(run_dir: str | Path, config: RunConfig) -> tuple[RunResult, Model]:
+def train(run_dir: str | Path, config: RunConfig, like: str | Path | None = None) -> tuple[RunResult, Model]:
     """Trains a run in its folder, or goes on where it was stopped.
+
+    Args:
+        run_dir: Its folder.
+        config: The run.
+        like: A trained run that differs in options of its last fits alone; a fresh run starts behind its training.
 
     Returns:
         How it ended, and the model ready to sample.
     """
+    if like is not None and not (Path(run_dir) / "config.yaml").exists():
+        adopt(run_dir, like, config)
     source = open_source(config.data)
     model = build_model(config, source)
     return Trainer(run_dir, config).fit(model, source), model

@@ -13,7 +13,7 @@ from sparsegen.result import Result
 from sparsegen.study.executor import Finished
 from sparsegen.study.statistics import Group, Summary, groups
 
-__all__ = ["QUALITY", "caveats", "comparison", "number", "results_table", "shown_metrics"]
+__all__ = ["QUALITY", "caveats", "comparison", "number", "results_table", "sampling_lines", "shown_metrics"]
 
 QUALITY = {"w1_mass": "W1 mass", "w1_occupied": "W1 occupied"}
 """The metrics of the comparison's quality columns, and their headings."""
@@ -141,6 +141,39 @@ def caveats(finished: Finished) -> list[str]:
     if bad:
         lines.append(f"did not end well: {', '.join(bad)}")
     return lines
+
+
+def sampling_lines(report: Mapping[str, Any]) -> list[str]:
+    """What a model reports on its samples, a line a law.
+
+    Example:
+        >>> sampling_lines({"prior": "ot", "acceptance": 0.9312, "certificate": {"rms": 0.08, "converged": True}})
+        ['prior ot: acceptance 0.931, certificate: rms 0.0800, converged True']
+    """
+    if not report:
+        return []
+    laws: Mapping[str, Mapping[str, Any]] = report.get("laws") or {
+        "": {k: v for k, v in report.items() if k != "prior"}
+    }
+    name = f"prior {report.get('prior', '')}".strip()
+    return [
+        f"{name}{f' at {where}' if where else ''}{': ' if facts else ''}{_facts(facts)}"
+        for where, facts in laws.items()
+    ]
+
+
+def _facts(facts: Mapping[str, Any]) -> str:
+    parts = []
+    for key, value in facts.items():
+        if isinstance(value, Mapping):
+            parts.append(f"{key}: {_facts(value)}")
+        elif isinstance(value, float):
+            parts.append(f"{key} {number(value)}")
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            parts.append(f"{key} [{', '.join(number(float(v)) for v in value)}]")
+        else:
+            parts.append(f"{key} {value}")
+    return ", ".join(parts)
 
 
 def shared_protocol(results: Sequence[Result]) -> dict[str, Any]:

@@ -23,8 +23,10 @@ from sparsegen.training.checkpoint import replace_file
 __all__ = ["main", "task"]
 
 
-def task(run: PlannedRun, evaluation: EvaluationConfig, folder: Path, key: str, threads: int) -> dict[str, Any]:
-    """What the process is told, in plain types."""
+def task(
+    run: PlannedRun, evaluation: EvaluationConfig, folder: Path, key: str, threads: int, like: Path | None = None
+) -> dict[str, Any]:
+    """What the process is told, in plain types; ``like`` is the folder of a run whose training is this run's too."""
     labels = {"data": run.data, "model": run.model, "network": run.network, "seed": run.seed}
     return {
         "labels": labels,
@@ -33,6 +35,7 @@ def task(run: PlannedRun, evaluation: EvaluationConfig, folder: Path, key: str, 
         "folder": str(folder),
         "key": key,
         "threads": threads,
+        "like": None if like is None else str(like),
     }
 
 
@@ -41,7 +44,7 @@ def _work(task: dict[str, Any]) -> int:
     folder = Path(task["folder"])
     run = PlannedRun(**task["labels"], config=RunConfig.from_dict(task["config"]))
     started = time.time()
-    result, model = train(folder, run.config)
+    result, model = train(folder, run.config, task["like"])
     if result.status == "interrupted":
         return result.exit_code
     memory = _remember_memory(folder, started)

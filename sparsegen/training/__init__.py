@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     )
     from sparsegen.training.folder import RunFolder
     from sparsegen.training.loading import load
+    from sparsegen.training.refit import adopt, trunk
     from sparsegen.training.trainer import RunResult, Trainer
 
 __all__ = [
@@ -30,8 +31,10 @@ __all__ = [
     "RunResult",
     "Trainer",
     "TrainingConfig",
+    "adopt",
     "diff",
     "load",
+    "trunk",
 ]
 
 _HOMES = {
@@ -39,6 +42,8 @@ _HOMES = {
     "load": "loading",
     "RunResult": "trainer",
     "Trainer": "trainer",
+    "adopt": "refit",
+    "trunk": "refit",
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -19,7 +19,7 @@ from torch import nn
 from sparsegen import __version__
 from sparsegen.errors import ConfigError, DataError
 from sparsegen.events import Events
-from sparsegen.models.base import Model, Optimizers
+from sparsegen.models.base import GradientStage, Model, Optimizers, Stage
 from sparsegen.training.average import WeightAverage
 from sparsegen.training.checkpoint import random_state, set_random_state
 from sparsegen.training.config import RunConfig
@@ -30,7 +30,7 @@ from sparsegen.training.report import Reporter
 if TYPE_CHECKING:
     from sparsegen.data import EventSource
 
-__all__ = ["RunState", "derived_seed", "load_weights"]
+__all__ = ["RunState", "derived_seed", "last_fits", "load_weights"]
 
 
 def derived_seed(*keys: int | str) -> int:
@@ -248,8 +248,26 @@ class RunState:
             "data": [self.source.name, self.fingerprint],
         }
         versions = {"sparsegen": __version__, "torch": torch.__version__, "python": sys.version.split()[0]}
-        manifest = {"step": self.step, "stage": self.stage, "config_hash": self.config.hash, "versions": versions}
+        manifest = {
+            "step": self.step,
+            "stage": self.stage,
+            "trained": self.stage == last_fits(self.model.stages),
+            "config_hash": self.config.hash,
+            "versions": versions,
+        }
         self.folder.checkpoints.write(state, manifest)
+
+
+def last_fits(stages: Sequence[Stage]) -> int:
+    """Position of the first of the fits that follow the last gradient stage.
+
+    Example:
+        >>> from sparsegen.models import FitStage
+        >>> fit, train = FitStage(lambda batches, generator: {}), GradientStage(lambda *batch: {})
+        >>> last_fits([fit, train, fit]), last_fits([fit, train])
+        (2, 2)
+    """
+    return max((i + 1 for i, stage in enumerate(stages) if isinstance(stage, GradientStage)), default=0)
 
 
 def load_weights(model: Model, weights: Mapping[str, Any], where: Path) -> None:
