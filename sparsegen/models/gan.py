@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,7 +13,8 @@ from sparsegen.events import Events
 from sparsegen.losses import LOSSES, gradient_norm, interpolate
 from sparsegen.models.base import Optimizers, Role
 from sparsegen.models.latent import DecodingModel
-from sparsegen.nets import Critic, Decoder
+from sparsegen.models.packing import pack, pack_schema
+from sparsegen.nets import Critic, Decoder, Schema
 
 __all__ = ["GAN"]
 
@@ -30,7 +31,9 @@ class GAN(DecodingModel):
         Generative Adversarial Nets (Goodfellow et al., 2014), https://arxiv.org/abs/1406.2661;
         Improved Training of Wasserstein GANs (Gulrajani et al., 2017), https://arxiv.org/abs/1704.00028;
         Which Training Methods for GANs do actually Converge? (Mescheder et al., 2018),
-        https://arxiv.org/abs/1801.04406
+        https://arxiv.org/abs/1801.04406;
+        PacGAN: The Power of Two Samples in Generative Adversarial Networks (Lin et al., 2018),
+        https://arxiv.org/abs/1712.04086
 
     Args:
         decoder: The generator.
@@ -40,6 +43,8 @@ class GAN(DecodingModel):
             ``"r1"``: ``weight / 2 * E |grad D|^2`` on real events.
         penalty_weight: Its weight; by default 10 for ``gp`` and 1 for ``r1``.
         n_critic: Steps of the critic for one of the generator, each on a batch of its own.
+        pack: Events that the critic judges together (PacGAN); 1 is the plain game. A batch gives as many whole packs
+            as it holds.
     """
 
     roles: ClassVar[Mapping[str, Role]] = {"decoder": Role("decoder"), "critic": Role("critic")}
@@ -55,17 +60,28 @@ class GAN(DecodingModel):
         penalty: str = "r1",
         penalty_weight: float | None = None,
         n_critic: int = 1,
+        pack: int = 1,
     ) -> None:
         super().__init__(decoder)
         if penalty not in _PENALTIES:
             raise ConfigError(unknown_name("penalty", penalty, _PENALTIES))
         if n_critic < 1:
             raise ConfigError(f"GAN: n_critic={n_critic}; expected at least 1")
+        if pack < 1:
+            raise ConfigError(f"GAN: pack={pack}; expected at least 1")
+        if len(critic.schema.columns) != pack * len(decoder.schema.counted().columns):
+            raise ConfigError(f"GAN: pack={pack} needs a critic of models.packing.pack_schema(schema, {pack})")
         self.critic = critic
         self.loss = LOSSES[loss]
         self.penalty = penalty
         self.penalty_weight = penalty_weight if penalty_weight is not None else {"gp": 10.0}.get(penalty, 1.0)
         self.batches_per_step = n_critic
+        self.pack = pack
+
+    @classmethod
+    def network_schema(cls, role: str, schema: Schema, options: Mapping[str, Any]) -> Schema:
+        """The critic sees packs, the generator makes single events."""
+        return pack_schema(schema, int(options.get("pack", 1))) if role == "critic" else schema
 
     @property
     def optimized(self) -> Mapping[str, tuple[str, ...]]:
@@ -76,16 +92,23 @@ class GAN(DecodingModel):
         shares = min(self.batches_per_step, len(events))
         log: dict[str, Tensor] = {}
         for share in range(shares):
-            real = events[share * len(events) // shares : (share + 1) * len(events) // shares]
+            real = self._whole_packs(events[share * len(events) // shares : (share + 1) * len(events) // shares])
             log |= self._critic_step(real, optimizers, generator)
         fake = self._generate(real, generator)
-        loss = self.loss.generator(self.critic(fake))
+        loss = self.loss.generator(self.critic(pack(fake, self.pack)))
         optimizers.minimise("generator", loss)
         return log | {"generator": loss.detach()}
 
+    def _whole_packs(self, events: Events) -> Events:
+        left = len(events) % self.pack
+        if left == len(events):
+            raise ConfigError(f"GAN: {len(events)} events for packs of {self.pack}; take a larger training.batch")
+        return events[: len(events) - left] if left else events
+
     def _critic_step(self, real: Events, optimizers: Optimizers, generator: torch.Generator) -> dict[str, Tensor]:
         with torch.no_grad():
-            fake = self._generate(real, generator)
+            fake = pack(self._generate(real, generator), self.pack)
+        real = pack(real, self.pack)
         log: dict[str, Tensor] = {}
         if self.penalty == "r1":
             # The scores of the real events are those that the penalty differentiates: one pass serves both.
