@@ -17,7 +17,7 @@ import sparsegen.data as data
 from data_tools.verb import Verb, open_all, output_arguments, source_arguments, split_of_rows
 from sparsegen.data import EMBEDDED, Finding, RaggedWriter, Reader
 from sparsegen.data.check import event_findings
-from sparsegen.data.files import file_hash
+from sparsegen.data.files import file_hash, whole_file
 from sparsegen.data.formats import recognise
 from sparsegen.errors import DataError
 from sparsegen.events import Events
@@ -25,6 +25,7 @@ from sparsegen.events import Events
 __all__ = ["CHECK", "REPAIR", "examine"]
 
 _SCALE = (1e-2, 10.0)
+Seen = dict[bytes, tuple[str, int]]
 
 
 def _reader(name: str, format: str) -> Reader:
@@ -32,7 +33,7 @@ def _reader(name: str, format: str) -> Reader:
     return (recognise(path) if format == "auto" else data.formats[format]).reader(path)
 
 
-def examine(name: str, format: str = "auto") -> Iterator[Finding]:
+def examine(name: str, format: str = "auto", seen: Seen | None = None) -> Iterator[Finding]:
     """Everything that is wrong with a file, and remarks on what looks odd.
 
     Schema, types, checksums, values that are not finite, negative amounts, masks against padding; then duplicates
@@ -41,6 +42,7 @@ def examine(name: str, format: str = "auto") -> Iterator[Finding]:
     Args:
         name: The file, or an embedded set.
         format: Its format; recognised by default.
+        seen: Events of files examined before, to find those that are in several; this file's are added.
 
     Yields:
         Findings; ``error`` tells faults from remarks.
@@ -58,24 +60,19 @@ def examine(name: str, format: str = "auto") -> Iterator[Finding]:
         yield from reader.findings()
     except DataError as error:
         yield Finding(file, "file", -1, str(error).removeprefix(f"{file}: "), "copy or make the file again")
-    yield from _examine_events(reader, file)
+    yield from _examine_events(reader, file, {} if seen is None else seen)
 
 
-def _examine_events(reader: Reader, file: str) -> Iterator[Finding]:
+def _examine_events(reader: Reader, file: str, seen: Seen) -> Iterator[Finding]:
     split = split_of_rows(reader)
     if split is not None:
         for row in np.flatnonzero(split < 0):
             yield Finding(file, "split", int(row), "belongs to no split", "split the file again", error=False)
-    seen: dict[bytes, int] = {}
     empty: list[int] = []
     ratios: list[torch.Tensor] = []
-    for start in range(0, reader.rows, reader.block):
-        stop = min(start + reader.block, reader.rows)
-        try:
-            events = reader.read([(start, stop)])
-        except DataError as error:
-            message = str(error).removeprefix(f"{file}: ")
-            yield Finding(file, "file", -1, message, f"rows {start} to {stop} could not be checked further")
+    for start, _, events in _readable(reader, file):
+        if isinstance(events, Finding):
+            yield events
             continue
         yield from event_findings(file, events, start)
         yield from _duplicates(file, events, start, split, seen)
@@ -93,8 +90,43 @@ def _examine_events(reader: Reader, file: str) -> Iterator[Finding]:
             yield Finding(file, "energy", -1, message, "see whether one is in GeV and the other in MeV", error=False)
 
 
+def _readable(reader: Reader, file: str) -> Iterator[tuple[int, int, Events | Finding]]:
+    """Every run of rows ``(first, stop)`` that can be read, and what is wrong with those that cannot."""
+    for start in range(0, reader.rows, reader.block):
+        unread: list[int] = []
+        for first, events in _halve(reader, start, min(start + reader.block, reader.rows)):
+            if events is None:
+                unread.append(first)
+            else:
+                yield first, first + len(events), events
+        for run in np.split(unread, np.flatnonzero(np.diff(unread) > 1) + 1) if unread else ():
+            first, stop = int(run[0]), int(run[-1]) + 1
+            try:
+                reader.read([(first, stop)])
+            except DataError as error:
+                single = stop - first == 1
+                message = str(error).removeprefix(f"{file}: ")
+                message = message if single else f"rows {first} to {stop}: {message}"
+                remedy = "repair keeps the rows around"
+                yield first, stop, Finding(file, "file", first if single else -1, message, remedy)
+
+
+def _halve(reader: Reader, start: int, stop: int) -> Iterator[tuple[int, Events | None]]:
+    """Runs of rows that can be read, found by halving, and single rows that cannot as None."""
+    try:
+        events: Events | None = reader.read([(start, stop)])
+    except DataError:
+        if stop - start > 1:
+            middle = (start + stop) // 2
+            yield from _halve(reader, start, middle)
+            yield from _halve(reader, middle, stop)
+            return
+        events = None
+    yield start, events
+
+
 def _duplicates(
-    file: str, events: Events, start: int, split: np.ndarray[Any, Any] | None, seen: dict[bytes, int]
+    file: str, events: Events, start: int, split: np.ndarray[Any, Any] | None, seen: Seen
 ) -> Iterator[Finding]:
     coords, features = events.coords.numpy(), events.features.numpy()
     offsets = events.offsets.tolist()
@@ -104,30 +136,39 @@ def _duplicates(
             continue
         digest = hashlib.blake2b(coords[hits].tobytes() + features[hits].tobytes(), digest_size=16).digest()
         row = start + event
-        other = seen.setdefault(digest, row)
-        if other != row:
+        where, other = seen.setdefault(digest, (file, row))
+        if where != file:
+            remedy = "repair either file with --drop-duplicates-of the other"
+            yield Finding(file, "event", row, f"repeats row {other} of {where}", remedy)
+        elif other != row:
             across = split is not None and split[other] != split[row]
-            where = "of another split" if across else "of the same split" if split is not None else ""
-            yield Finding(file, "event", row, f"repeats row {other} {where}".rstrip(), "subset or repair", error=across)
+            place = "" if split is None else " of another split" if across else " of the same split"
+            remedy = "repair leaves it out" if across else "repair --drop-duplicates leaves it out"
+            yield Finding(file, "event", row, f"repeats row {other}{place}", remedy, error=across)
 
 
 def _check_arguments(parser: argparse.ArgumentParser) -> None:
-    source_arguments(parser)
+    parser.add_argument("inputs", nargs="+", help="files or embedded sets; events that several hold are faults")
+    parser.add_argument("--format", default="auto", help="of the inputs; recognised by their content by default")
     parser.add_argument("--json", action="store_true", help="one JSON object a finding")
 
 
 def _check(options: argparse.Namespace) -> int:
-    faults = remarks = 0
-    for finding in examine(options.input, options.format):
-        faults += finding.error
-        remarks += not finding.error
-        if options.json:
-            print(json.dumps(dataclasses.asdict(finding)))
-        else:
-            print(f"{'error' if finding.error else 'remark'}: {finding}")
-    if not options.json:
-        print(f"{options.input}: {faults} faults, {remarks} remarks")
-    return 1 if faults else 0
+    total = 0
+    seen: Seen = {}
+    for name in options.inputs:
+        faults = remarks = 0
+        for finding in examine(name, options.format, seen):
+            faults += finding.error
+            remarks += not finding.error
+            if options.json:
+                print(json.dumps(dataclasses.asdict(finding)))
+            else:
+                print(f"{'error' if finding.error else 'remark'}: {finding}")
+        if not options.json:
+            print(f"{name}: {faults} faults, {remarks} remarks")
+        total += faults
+    return 1 if total else 0
 
 
 def _repair_arguments(parser: argparse.ArgumentParser) -> None:
@@ -138,16 +179,25 @@ def _repair_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="leave out only bad hits, where the fault is a hit's; else whole events",
     )
+    parser.add_argument("--drop-duplicates", action="store_true", help="also events that repeat one of the same split")
+    parser.add_argument(
+        "--drop-duplicates-of", nargs="+", default=[], metavar="FILE", help="also events that these files hold"
+    )
 
 
 def _repair(options: argparse.Namespace) -> int:
     log: list[dict[str, Any]] = []
     bad: dict[int, Finding] = {}
     fatal = ("checksum", "damaged")
-    for finding in examine(options.input, options.format):
+    seen: Seen = {}
+    for other in options.drop_duplicates_of:
+        for _ in examine(other, seen=seen):
+            pass
+    for finding in examine(options.input, options.format, seen):
         if finding.row < 0 and finding.error and not any(word in finding.message for word in fatal):
             raise DataError(f"{finding}: this cannot be repaired")
-        if finding.error and finding.row >= 0:
+        duplicate = options.drop_duplicates and finding.key == "event"
+        if finding.row >= 0 and (finding.error or duplicate):
             bad.setdefault(finding.row, finding)
     source = open_all(options.input, options.format, check=False)
     kept = 0
@@ -162,13 +212,11 @@ def _repair(options: argparse.Namespace) -> int:
         splits=source.reader.splits if split is not None else (),
         provenance={"program": "data_tools repair", "from": source.name, "sha256": file_hash(source.reader.path)},
     ) as writer:
-        for start in range(0, source.reader.rows, source.reader.block):
-            rows = list(range(start, min(start + source.reader.block, source.reader.rows)))
-            try:
-                events = source[rows]
-            except DataError as error:
-                log.append({"rows": [rows[0], rows[-1]], "change": "left out", "reason": str(error)})
+        for start, stop, events in _readable(source.reader, source.name):
+            if isinstance(events, Finding):
+                log.append({"rows": [start, stop - 1], "change": "left out", "reason": str(events)})
                 continue
+            rows = list(range(start, stop))
             if options.keep_events:
                 events, changes = _without_bad_hits(events, start)
                 log += changes
@@ -187,7 +235,8 @@ def _repair(options: argparse.Namespace) -> int:
             )
             kept += len(keep)
     note = Path(f"{options.output}.log.json")
-    note.write_text(json.dumps(log, indent=1))
+    with whole_file(note, overwrite=True) as part:
+        part.write_text(json.dumps(log, indent=1))
     print(f"{options.output}: {kept:,} of {source.reader.rows:,} events, {len(log)} changes listed in {note}")
     return 0
 

@@ -42,7 +42,7 @@ class Summary:
         values: dict[str, list[NDArray[np.float32]]] = {
             name: [] for name in (*source.axes, *(c.name for c in source.columns))
         }
-        for positions, events in pieces(source, "events, in 4,096s"):
+        for positions, events in pieces(source):
             multiplicity.append(events.counts)
             for name, parts in totals.items():
                 parts.append(events.total(name))

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.pythia import load_libraries, n_subjettiness, start_pythia, visible_momenta
+from data_tools.pythia import Yield, load_libraries, n_subjettiness, start_pythia, visible_momenta
 from sparsegen.errors import ConfigError, unknown_name
 
 __all__ = ["IMAGE_KINDS", "ImageSettings", "make_images"]
@@ -106,9 +106,11 @@ def make_images(settings: ImageSettings, kind: str, images: int, seed: int) -> d
     fat = fastjet.JetDefinition(fastjet.antikt_algorithm, settings.radius)
     thin = fastjet.JetDefinition(fastjet.kt_algorithm, settings.trim[0])
     parts: list[dict[str, NDArray[Any]]] = []
-    made = 0
+    made, search = 0, Yield(kind)
     while made < images:
-        towers = _towers(awkward, visible_momenta(awkward, pythia.nextBatch(min(_BATCH, 10 * (images - made)))))
+        events = pythia.nextBatch(min(_BATCH, 10 * (images - made)))
+        towers = _towers(awkward, visible_momenta(awkward, events))
+        search.saw(len(events), made)
         sequence = fastjet.ClusterSequence(towers, fat)
         least = 0.9 * settings.jet_pt[0]
         index = sequence.constituent_index(min_pt=least)

@@ -20,6 +20,8 @@ from sparsegen.errors import ConfigError, MissingExtraError, unknown_name
 __all__ = [
     "KINDS",
     "JetSettings",
+    "Yield",
+    "check_settings",
     "chunk_seed",
     "load_libraries",
     "make_chunk",
@@ -44,6 +46,7 @@ _RESONANCE = {"top": 6, "w": 24, "z": 23}
 _NEUTRINOS = (12, 14, 16)
 _EVENTS_A_CALL = 100
 _FEWEST_EVENTS = 10
+_FRUITLESS = 5000
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,41 @@ def load_libraries() -> tuple[Any, Any, Any]:
     return awkward, fastjet, pythia8mc
 
 
+def check_settings(lines: Sequence[str]) -> None:
+    """Raises where Pythia would refuse one of these settings, without starting it."""
+    _read_settings(load_libraries()[2].Pythia("", False), lines)
+
+
+def _read_settings(pythia: Any, lines: Sequence[str]) -> None:
+    for line in lines:
+        if not pythia.readString(line):
+            raise ConfigError(f"Pythia refuses the setting {line!r}: see its manual for names and values")
+
+
+class Yield:
+    """Stops a search for jets that no event gives.
+
+    Args:
+        kind: What is looked for.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._events = 0
+
+    def saw(self, events: int, jets: int) -> None:
+        """Count events, of which the search took ``jets`` jets so far.
+
+        Raises:
+            ConfigError: Many events, and no jet.
+        """
+        self._events += events
+        if not jets and self._events >= _FRUITLESS:
+            raise ConfigError(
+                f"none of {self._events:,} events gave a {self._kind} jet that passes the cuts; widen them"
+            )
+
+
 def start_pythia(libraries: tuple[Any, Any, Any], lines: Sequence[str]) -> Any:
     """A Pythia that has read these settings.
 
@@ -120,9 +158,7 @@ def start_pythia(libraries: tuple[Any, Any, Any], lines: Sequence[str]) -> Any:
         ConfigError: It refuses one, or cannot start.
     """
     pythia = libraries[2].Pythia("", False)
-    for line in lines:
-        if not pythia.readString(line):
-            raise ConfigError(f"Pythia refuses the setting {line!r}: see its manual for names and values")
+    _read_settings(pythia, lines)
     if not pythia.init():
         raise ConfigError(f"Pythia cannot start with {' '.join(lines)}")
     return pythia
@@ -185,12 +221,13 @@ def make_chunk(settings: JetSettings, kind: str, jets: int, seed: int) -> dict[s
     pythia = start_pythia(libraries, settings.pythia_lines(kind, seed))
     definition = fastjet.JetDefinition(fastjet.antikt_algorithm, settings.radius)
     parts: list[dict[str, NDArray[Any]]] = []
-    made = 0
+    made, search = 0, Yield(kind)
     while made < jets:
         events = pythia.nextBatch(min(_EVENTS_A_CALL, max(_FEWEST_EVENTS, jets - made)))
         part = _cluster(awkward, fastjet, events, definition, settings, _RESONANCE.get(kind))
         parts.append(part)
         made += len(part["counts"])
+        search.saw(len(events), made)
 
     counts = np.concatenate([part["counts"] for part in parts])[:jets]
     return {

@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from data_tools.verb import Verb, open_all, origin, output_arguments, pieces, source_arguments
-from sparsegen.data import FileSource, RaggedWriter
-from sparsegen.errors import ConfigError, DataError
+from data_tools.transfer import Look, Part, transfer
+from data_tools.verb import Verb, open_all, origin, output_arguments, overwrite_argument, source_arguments
+from sparsegen.data import FileSource
+from sparsegen.errors import ConfigError, DataError, unknown_name
 
 __all__ = ["MERGE", "SPLIT", "SUBSET", "stratified_split"]
 
@@ -49,23 +50,22 @@ def _labels(source: FileSource) -> NDArray[np.int64] | None:
 
 def _write(
     source: FileSource,
-    rows: NDArray[np.int64],
     options: argparse.Namespace,
-    provenance: dict[str, Any],
+    rows: NDArray[np.int64],
+    verb: str,
     splits: tuple[str, ...] = (),
     split: NDArray[np.int64] | None = None,
+    **facts: Any,
 ) -> None:
     """Some positions of a source as a ragged file, in this order; ``split`` counts by position."""
-    labels = _labels(source)
-    with RaggedWriter(
-        options.output, overwrite=options.overwrite, classes=source.classes, splits=splits, provenance=provenance
-    ) as writer:
-        for positions, events in pieces(source, "events, in 4,096s", rows):
-            writer.append(
-                events,
-                None if labels is None else labels[positions],
-                None if split is None else split[positions],
-            )
+    transfer(
+        options.output,
+        [Part(Look(options.input, options.format), rows, None if split is None else split[rows])],
+        {"verb": verb, **facts},
+        splits=splits,
+        provenance=origin(source, verb, **facts),
+        overwrite=options.overwrite,
+    )
 
 
 def _split_arguments(parser: argparse.ArgumentParser) -> None:
@@ -96,9 +96,9 @@ def _split(options: argparse.Namespace) -> int:
         name: hashlib.sha256(np.flatnonzero(split == k).astype("<i8").tobytes()).hexdigest()
         for k, name in enumerate(fractions)
     }
-    made = origin(source, "split", fractions=fractions, seed=options.seed, rows_sha256=digests)
     order = np.lexsort((np.random.default_rng([options.seed, 1]).random(len(split)), split))
-    _write(source, order, options, made, tuple(fractions), split)
+    facts = {"fractions": fractions, "seed": options.seed, "rows_sha256": digests}
+    _write(source, options, order, "split", tuple(fractions), split, **facts)
     for k, name in enumerate(fractions):
         print(f"{options.output}:{name}: {int((split == k).sum()):,} events")
     return 0
@@ -117,11 +117,11 @@ def _subset(options: argparse.Namespace) -> int:
     rows = np.arange(len(source))
     labels = _labels(source)
     if options.classes:
-        unknown = [name for name in options.classes if name not in source.classes]
-        if unknown or labels is None:
-            raise ConfigError(
-                f"{source.name}: no class {', '.join(unknown)}; it has {', '.join(source.classes) or 'none'}"
-            )
+        if labels is None:
+            raise ConfigError(f"{source.name}: has no classes to choose from")
+        for name in options.classes:
+            if name not in source.classes:
+                raise ConfigError(f"{source.name}: {unknown_name('class', name, source.classes)}")
         rows = rows[np.isin(labels, [source.classes.index(name) for name in options.classes])]
     if options.events is not None:
         if not 0 < options.events <= len(rows):
@@ -129,20 +129,16 @@ def _subset(options: argparse.Namespace) -> int:
                 f"{source.name}: {options.events} events asked for; between 1 and {len(rows)} can be drawn"
             )
         rows = np.sort(np.random.default_rng(options.seed).choice(rows, options.events, replace=False))
-    _write(
-        source,
-        rows,
-        options,
-        origin(source, "subset", events=options.events, classes=options.classes, seed=options.seed),
-    )
+    facts = {"events": options.events, "classes": options.classes, "seed": options.seed}
+    _write(source, options, rows, "subset", **facts)
     print(f"{options.output}: {len(rows):,} events")
     return 0
 
 
 def _merge_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("inputs", nargs="+", help="files or embedded sets to join, in this order")
-    parser.add_argument("-o", "--output", required=True, help="the file to write")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the file to write")
+    overwrite_argument(parser)
     parser.add_argument("--format", default="auto", help="of the inputs; recognised by their content by default")
 
 
@@ -150,23 +146,23 @@ def _merge(options: argparse.Namespace) -> int:
     sources = [open_all(name, options.format) for name in options.inputs]
     first = sources[0]
     for other in sources[1:]:
-        for fact in ("axes", "columns", "conditions", "classes"):
+        # The lattice beside points is only a default; cells mean nothing without theirs
+        for fact in ("axes", "columns", "conditions", "classes", *(("grid",) if first.reader.is_cells else ())):
             if getattr(other, fact) != getattr(first, fact):
                 raise DataError(
                     f"{other.name}: its {fact} {getattr(other, fact)} are not {first.name}'s {getattr(first, fact)}; "
                     "convert one first"
                 )
-    total = 0
-    made = {"program": "data_tools merge", "from": [origin(source, "merge") for source in sources]}
-    with RaggedWriter(options.output, overwrite=options.overwrite, classes=first.classes, provenance=made) as writer:
-        for source in sources:
-            labels = _labels(source)
-            for positions, events in pieces(source, source.name):
-                # Ids of different files may clash: they count anew
-                events = events.replace(ids=torch.arange(total, total + len(events)))
-                writer.append(events, None if labels is None else labels[positions])
-                total += len(events)
-    print(f"{options.output}: {total:,} events")
+    # Ids of different files may clash: they count anew
+    starts = np.cumsum([0, *map(len, sources)]).tolist()
+    result = transfer(
+        options.output,
+        [Part(Look(name, options.format), first_id=start) for name, start in zip(options.inputs, starts, strict=False)],
+        {"verb": "merge"},
+        provenance={"program": "data_tools merge", "from": [origin(source, "merge") for source in sources]},
+        overwrite=options.overwrite,
+    )
+    print(f"{options.output}: {result.events:,} events")
     return 0
 
 

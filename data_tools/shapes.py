@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
-from collections.abc import Callable
+import shutil
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +13,21 @@ import torch
 from numpy.typing import NDArray
 
 import sparsegen.data as data
-from data_tools.verb import Verb, output_arguments, pieces
-from sparsegen.data import RaggedWriter
+from data_tools.chunks import Chunk, in_chunks, refuse_existing
+from data_tools.mesh_sources import COLLECTIONS, find_package, list_meshes, prepare_meshes
+from data_tools.pieces import Piece, load_piece, save_piece, write_pieces
+from data_tools.verb import Verb, one_of, output_arguments, processes_argument
 from sparsegen.data.arrays import unit_box
-from sparsegen.errors import ConfigError, unknown_name
+from sparsegen.data.files import file_hash
+from sparsegen.data.formats import recognise
+from sparsegen.data.meshes import read_mesh, sample_surface
+from sparsegen.errors import ConfigError, DataError, unknown_name
 from sparsegen.events import Events
 
 __all__ = ["SHAPES", "SOLIDS", "make_solids", "to_unit_box"]
 
 _PIECE = 256
+_MESHES = 32
 Solid = Callable[[NDArray[np.float64], int, np.random.Generator], NDArray[np.float64]]
 
 
@@ -143,51 +150,150 @@ def _events(cloud: NDArray[np.float64], start: int) -> Events:
     )
 
 
+def _save_solids(path: Path, kind: str, label: int, start: int, size: int, points: int, seed: int, first: int) -> None:
+    cloud = make_solids(kind, size, points, np.random.default_rng([seed, label, start]))
+    save_piece(path, Piece(_events(cloud, first), np.full(size, label)))
+
+
+def _save_meshes(
+    path: Path, files: Sequence[Path], labels: NDArray[np.int64] | None, first: int, points: int, seed: int, skip: bool
+) -> None:
+    clouds, kept, notes = [], [], []
+    for row, file in enumerate(files):
+        try:
+            surface = read_mesh(file)
+        except DataError as error:
+            if not skip:
+                raise DataError(f"{error}, or pass --skip-unreadable") from None
+            notes.append(str(error))
+            continue
+        clouds.append(to_unit_box(sample_surface(*surface, points, np.random.default_rng([seed, first + row]))[None]))
+        kept.append(row)
+    events = _events(np.concatenate([np.empty((0, points, 3)), *clouds]), first)
+    events = events.replace(ids=first + torch.tensor(kept, dtype=torch.int64))
+    save_piece(path, Piece(events, None if labels is None else labels[kept], notes=tuple(notes)))
+
+
+def _save_sets(path: Path, source: str, positions: NDArray[np.int64]) -> None:
+    """Point sets as they are, but for their scale."""
+    opened = data.open(source, check=False)
+    events = opened[positions]
+    boxed = [to_unit_box(events[k].coords.double().numpy()[None])[0] for k in range(len(events))]
+    labels = opened.labels
+    events = events.replace(coords=torch.from_numpy(np.concatenate(boxed).astype(np.float32)), grid=unit_box(3))
+    save_piece(path, Piece(events, None if labels is None else labels[positions].numpy()))
+
+
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source",
-        help="solids; pybullet (the objects of its package); or a folder of OFF, OBJ, STL, VRML, PLY or .npy files",
+        help="solids (parametric, known modes); kicad, furniture or pybullet, where their packages are installed or "
+        "their .deb or .whl lies in this folder; such an archive itself; or a folder of OFF, OBJ, STL, VRML, PLY or "
+        ".npy files, a folder a class",
     )
     output_arguments(parser)
-    parser.add_argument("--kinds", nargs="+", default=list(SOLIDS), choices=list(SOLIDS), help="of the solids")
-    parser.add_argument("--clouds", type=int, default=1000, help="of each solid (%(default)s)")
-    parser.add_argument("--points", type=int, default=2048, help="points of each solid (%(default)s)")
-    parser.add_argument("--seed", type=int, default=1)
+    processes_argument(parser)
+    parser.add_argument("--points", type=int, default=2048, help="points of each cloud, by area (%(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="decides everything random (%(default)s)")
+    solids = parser.add_argument_group("solids only")
+    solids.add_argument(
+        "--kinds",
+        nargs="+",
+        default=list(SOLIDS),
+        type=one_of("solid", SOLIDS),
+        metavar="SOLID",
+        help=f"which: {', '.join(SOLIDS)} (all)",
+    )
+    solids.add_argument("--clouds", type=int, default=1000, help="of each solid (%(default)s)")
+    meshes = parser.add_argument_group("meshes only")
+    meshes.add_argument(
+        "--classes",
+        nargs="+",
+        default=[],
+        metavar="CLASS",
+        help="only these are unpacked and sampled, or the word all; by default all, but of kicad nine with about a "
+        f"hundred models or more each: {', '.join(COLLECTIONS['kicad'].default)}",
+    )
+    meshes.add_argument(
+        "--skip-unreadable", action="store_true", help="leave out meshes that cannot be read, and list them"
+    )
 
 
-def _folder(source: str) -> str:
-    if source != "pybullet":
-        return source
-    found = importlib.util.find_spec("pybullet_data")
-    if found is None or found.origin is None:
-        raise ConfigError("pybullet's random objects need its package: pip install --no-deps pybullet")
-    return str(Path(found.origin).parent / "random_urdfs")
+def _solids(options: argparse.Namespace) -> tuple[list[Chunk], tuple[str, ...]]:
+    chunks: list[Chunk] = []
+    for label, kind in enumerate(options.kinds):
+        for start in range(0, options.clouds, _PIECE):
+            size = min(_PIECE, options.clouds - start)
+            arguments = (kind, label, start, size, options.points, options.seed, label * options.clouds + start)
+            chunks.append(Chunk(f"{len(chunks):06d}.npz", _save_solids, arguments))
+    return chunks, tuple(options.kinds)
+
+
+def _mesh_chunks(options: argparse.Namespace, source: Path, classes: list[str]) -> tuple[list[Chunk], tuple[str, ...]]:
+    files, labels, names = list_meshes(source, classes)
+    chunks = []
+    for start in range(0, len(files), _MESHES):
+        some = slice(start, start + _MESHES)
+        known = None if labels is None else labels[some]
+        arguments = (files[some], known, start, options.points, options.seed, options.skip_unreadable)
+        chunks.append(Chunk(f"{start // _MESHES:06d}.npz", _save_meshes, arguments))
+    return chunks, names
+
+
+def _set_chunks(source: str) -> tuple[list[Chunk], tuple[str, ...]]:
+    opened = data.open(source)
+    if opened.axes != ("x", "y", "z"):
+        raise DataError(f"{source}: has the axes {', '.join(opened.axes)}; expected point sets or meshes in x, y, z")
+    rows = np.arange(len(opened))
+    starts = range(0, len(opened), _PIECE)
+    return [
+        Chunk(f"{k:06d}.npz", _save_sets, (source, rows[start : start + _PIECE])) for k, start in enumerate(starts)
+    ], opened.classes
 
 
 def _run(options: argparse.Namespace) -> int:
-    made = {"program": "data_tools shapes", "source": options.source, "seed": options.seed}
-    total = 0
+    if options.points < 1 or options.clouds < 1:
+        raise ConfigError(f"{options.clouds} clouds of {options.points} points; expected at least one of each")
+    refuse_existing(options.output, options.overwrite)
+    facts = {"source": options.source, "points": options.points, "seed": options.seed}
+    unpacked = options.output.with_name(options.output.name + ".meshes")
     if options.source == "solids":
-        classes = tuple(options.kinds)
-        with RaggedWriter(options.output, overwrite=options.overwrite, classes=classes, provenance=made) as writer:
-            for label, kind in enumerate(classes):
-                for start in range(0, options.clouds, _PIECE):
-                    generator = np.random.default_rng([options.seed, label, start])
-                    cloud = make_solids(kind, min(_PIECE, options.clouds - start), options.points, generator)
-                    writer.append(_events(cloud, total), np.full(len(cloud), label))
-                    total += len(cloud)
+        facts |= {"kinds": options.kinds, "clouds": options.clouds}
+        chunks, classes = _solids(options)
     else:
-        source = data.open(_folder(options.source))
-        labels = source.labels
-        with RaggedWriter(
-            options.output, overwrite=options.overwrite, classes=source.classes, provenance=made
-        ) as writer:
-            for positions, events in pieces(source, "clouds, in 4,096s"):
-                boxed = [to_unit_box(events[k].coords.double().numpy()[None]) for k in range(len(events))]
-                coords = torch.from_numpy(np.concatenate(boxed, axis=1)[0].astype(np.float32))
-                writer.append(events.replace(coords=coords), None if labels is None else labels[positions].numpy())
-                total += len(events)
-    print(f"{options.output}: {total:,} clouds")
+        named = COLLECTIONS.get(options.source)
+        source = find_package(options.source) if named is not None else Path(options.source)
+        if not source.exists():
+            raise DataError(f"{unknown_name('source', options.source, ['solids', *COLLECTIONS])}; and no such file")
+        wanted = options.classes or list(named.default if named is not None else ())
+        wanted = [] if "all" in wanted else wanted
+        facts |= {"from": str(source), "sha256": file_hash(source), "classes": wanted}
+        folder = prepare_meshes(source, wanted, unpacked)
+        sets = source.is_dir() and recognise(folder).name != "mesh"
+        chunks, classes = _set_chunks(str(folder)) if sets else _mesh_chunks(options, folder, wanted)
+    made = {"program": "data_tools shapes", **facts}
+
+    def assemble(paths: list[Path]) -> int:
+        notes = [note for path in paths for note in load_piece(path).notes]
+        for note in notes:
+            print(f"left out: {note}", file=sys.stderr)
+        provenance = made | ({"left_out": notes} if notes else {})
+        return write_pieces(options.output, paths, overwrite=options.overwrite, classes=classes, provenance=provenance)[
+            0
+        ]
+
+    clouds = in_chunks(
+        options.output,
+        {"verb": "shapes", "skip_unreadable": options.skip_unreadable, **facts},
+        chunks,
+        assemble,
+        what="chunks of clouds",
+        processes=options.processes,
+        overwrite=options.overwrite,
+    )
+    shutil.rmtree(unpacked, ignore_errors=True)
+    kinds = f" of {len(classes)} classes" if classes else ""
+    print(f"{options.output}: {clouds:,} clouds{kinds}")
     return 0
 
 

@@ -17,26 +17,28 @@ References:
 from __future__ import annotations
 
 import argparse
-import sys
+import dataclasses
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 
-from data_tools.verb import Verb, output_arguments
+from data_tools.chunks import Chunk, in_chunks
+from data_tools.pieces import join_rows
+from data_tools.verb import Verb, one_of, output_arguments, processes_argument
 from sparsegen.data.calochallenge import CALOCHALLENGE
-from sparsegen.data.files import whole_file
 from sparsegen.errors import ConfigError, unknown_name
 
 __all__ = ["SHOWERS", "ShowerShape", "shower_voxels"]
 
 _MEV = 1000.0
 _GEOMETRIES = ("2", "3")
-_CHUNK = 256
+_BLOCK = 128
+_CHUNK = 16 * _BLOCK
 
 
 @dataclass(frozen=True)
@@ -102,65 +104,107 @@ def shower_voxels(
     edges, alpha = layers[0]
     step, radial = edges[1] - edges[0], len(edges) - 1
     voxels = len(layers) * alpha * radial
+    single = np.float32
 
     spots = 1 + generator.poisson(shape.spots * energy**shape.spot_growth)
-    shower = np.repeat(np.arange(len(energy)), spots)
-    count = len(shower)
-    depth = generator.standard_gamma(np.repeat(shape.a(energy), spots))
-    layer = (depth * (1 / (shape.b * shape.layer_depth))).astype(np.int32)
-    # The sum of two exponentials has the density r exp(-r / R) / R^2
-    radius = generator.standard_gamma(2.0, count)
-    radius *= np.where(generator.random(count) < shape.core, shape.core_radius, shape.tail_radius)
-    ring = (radius * (1 / step)).astype(np.int32)
-    sector = generator.integers(alpha, size=count, dtype=np.int32)
-    amount = generator.standard_exponential(count)
+    count = int(spots.sum())
+    depth = generator.standard_gamma(np.repeat(shape.a(energy).astype(single), spots), dtype=single)
+    depth *= single(1 / (shape.b * shape.layer_depth))
+    layer = depth.astype(np.int32)
+    # Two exponentials add up to the density r exp(-r / R) / R^2
+    radius = generator.standard_exponential(count, dtype=single)
+    radius += generator.standard_exponential(count, dtype=single)
+    core = generator.random(count, dtype=single) < shape.core
+    radius *= np.where(core, single(shape.core_radius / step), single(shape.tail_radius / step))
+    ring = radius.astype(np.int32)
+    sector = (generator.random(count, dtype=single) * single(alpha)).astype(np.int32)
+    amount = generator.standard_exponential(count, dtype=single)
 
     # What leaks out is given to the rest: the response is calibrated to the incident energy
     amount[(layer >= len(layers)) | (ring >= radial)] = 0
-    place = (np.minimum(layer, len(layers) - 1) * alpha + sector) * radial + np.minimum(ring, radial - 1)
-    contained = np.bincount(shower, amount, minlength=len(energy))
+    for index, cells in ((layer, len(layers)), (sector, alpha), (ring, radial)):
+        np.minimum(index, cells - 1, out=index)
+    contained = np.add.reduceat(amount, np.cumsum(spots) - spots, dtype=np.float64)
     measured = energy * np.maximum(1 + shape.resolution(energy) * generator.standard_normal(len(energy)), 0)
     scale = _MEV * np.divide(measured, contained, out=np.zeros_like(measured), where=contained > 0)
-    amount *= np.repeat(scale, spots)
-    dense = np.zeros(len(energy) * voxels, dtype=np.float32)
-    np.add.at(dense, shower * voxels + place, amount.astype(np.float32))
+    amount *= np.repeat(scale.astype(single), spots)
+    place = np.repeat(np.arange(len(energy)) * voxels, spots)
+    place += (layer * alpha + sector) * radial + ring
+    dense = np.zeros(len(energy) * voxels, dtype=single)
+    np.add.at(dense, place, amount)
     return dense.reshape(len(energy), voxels)
+
+
+def incident_energies(low: float, high: float, events: int, seed: int) -> NDArray[np.float64]:
+    """Incident energies ``(events,)`` [GeV], log-uniform between two."""
+    return np.exp(np.random.default_rng([seed, 0]).uniform(np.log(low), np.log(high), events))
+
+
+def _save_showers(path: Path, energy: NDArray[np.float64], geometry: str, seed: int, start: int) -> None:
+    """Showers in the CaloChallenge layout, each block of them from its own seed."""
+    # Runs of zeros compress better, and faster, where bytes are not shuffled
+    compressed: dict[str, Any] = {"compression": "gzip", "compression_opts": 1, "fletcher32": True}
+    voxels = sum(alpha * (len(edges) - 1) for edges, alpha in CALOCHALLENGE[geometry])
+    with h5py.File(path, "w") as file:
+        incident = (_MEV * energy[:, None]).astype(np.float32)
+        file.create_dataset("incident_energies", data=incident, chunks=(_BLOCK, 1), maxshape=(None, 1), **compressed)
+        showers = file.create_dataset(
+            "showers", (len(energy), voxels), "f4", chunks=(_BLOCK, voxels), maxshape=(None, voxels), **compressed
+        )
+        for first in range(0, len(energy), _BLOCK):
+            generator = np.random.default_rng([seed, 1, start + first])
+            some = shower_voxels(energy[first : first + _BLOCK], geometry, generator)
+            showers[first : first + len(some)] = some
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     output_arguments(parser)
-    parser.add_argument("--geometry", choices=_GEOMETRIES, default="2", help="CaloChallenge data set (%(default)s)")
-    parser.add_argument("--events", type=int, default=10_000)
+    processes_argument(parser)
+    parser.add_argument(
+        "--geometry",
+        type=one_of("geometry", _GEOMETRIES),
+        default="2",
+        metavar="DATASET",
+        help="of CaloChallenge data set 2 (the default: 45 layers x 16 x 9) or 3 (45 x 50 x 18)",
+    )
+    parser.add_argument("--events", type=int, default=10_000, help="how many (%(default)s)")
     parser.add_argument(
         "--energies",
         type=float,
         nargs=2,
         default=(1.0, 1000.0),
         metavar=("LOW", "HIGH"),
-        help="GeV, log-uniform between",
+        help="incident energies [GeV], log-uniform between (1 1000)",
     )
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=1, help="decides everything random (%(default)s)")
 
 
 def _run(options: argparse.Namespace) -> int:
     low, high = options.energies
     if not 0 < low <= high or options.events < 1:
         raise ConfigError(f"{options.events} showers of {low} to {high} GeV; expected at least one and 0 < low <= high")
-    energy = np.exp(np.random.default_rng([options.seed, 0]).uniform(np.log(low), np.log(high), options.events))
-    console = Console(file=sys.stderr)
-    with whole_file(options.output, options.overwrite) as part, h5py.File(part, "w") as file:
-        compressed: dict[str, Any] = {"compression": "gzip", "compression_opts": 1, "shuffle": True, "fletcher32": True}
-        file.create_dataset("incident_energies", data=(_MEV * energy[:, None]).astype(np.float32), **compressed)
-        voxels = shower_voxels(energy[:1], options.geometry, np.random.default_rng(0)).shape[1]
-        chunk = (min(_CHUNK, options.events), voxels)
-        showers = file.create_dataset("showers", (options.events, voxels), "f4", chunks=chunk, **compressed)
-        steps = range(0, options.events, _CHUNK)
-        for start in track(steps, "showers, in 256s", console=console, disable=not console.is_terminal):
-            some = energy[start : start + _CHUNK]
-            generator = np.random.default_rng([options.seed, 1, start])
-            showers[start : start + len(some)] = shower_voxels(some, options.geometry, generator)
-        file.attrs["provenance"] = f"data_tools showers, geometry {options.geometry}, seed {options.seed}; parametrised"
-    print(f"{options.output}: {options.events:,} showers of {low:g} to {high:g} GeV, {voxels:,} voxels")
+    shape = ShowerShape()
+    energy = incident_energies(low, high, options.events, options.seed)
+    chunks = [
+        Chunk(f"{k:06d}.h5", _save_showers, (energy[start : start + _CHUNK], options.geometry, options.seed, start))
+        for k, start in enumerate(range(0, options.events, _CHUNK))
+    ]
+    facts = {"geometry": options.geometry, "events": options.events, "energies": [low, high], "seed": options.seed}
+    made = {"program": "data_tools showers", **facts, "shape": dataclasses.asdict(shape)}
+    made["description"] = "Parametrised electromagnetic showers, not simulated particle by particle"
+    in_chunks(
+        options.output,
+        {"verb": "showers", **facts},
+        chunks,
+        lambda paths: join_rows(
+            options.output, paths, overwrite=options.overwrite, attributes={"provenance": json.dumps(made)}
+        ),
+        what="chunks of showers",
+        processes=options.processes,
+        overwrite=options.overwrite,
+    )
+    layers = CALOCHALLENGE[options.geometry]
+    print(f"{options.output}: {options.events:,} showers of {low:g} to {high:g} GeV in {len(layers)} layers")
     return 0
 
 

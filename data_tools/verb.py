@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 
 import sparsegen.data as data
+from data_tools.chunks import progress
 from sparsegen.data import FileSource, Reader
 from sparsegen.data.files import file_hash
+from sparsegen.errors import unknown_name
 from sparsegen.events import Events
 
-__all__ = ["Verb", "origin", "output_arguments", "pieces", "source_arguments", "split_of_rows"]
+__all__ = [
+    "Verb",
+    "one_of",
+    "open_all",
+    "origin",
+    "output_arguments",
+    "overwrite_argument",
+    "pieces",
+    "processes_argument",
+    "source_arguments",
+    "split_of_rows",
+]
 
 _PIECE = 4096
 
@@ -48,18 +58,37 @@ def source_arguments(parser: argparse.ArgumentParser) -> None:
 def output_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that name a file to write."""
     parser.add_argument("output", type=Path, help="the file to write")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    overwrite_argument(parser)
 
 
-def pieces(
-    source: FileSource, what: str, rows: NDArray[np.int64] | None = None
-) -> Iterator[tuple[NDArray[np.int64], Events]]:
-    """Events of a source, or of some positions of it, piece by piece with their positions and a progress bar."""
-    positions = np.arange(len(source)) if rows is None else rows
-    console = Console(file=sys.stderr)
-    steps = range(0, len(positions), _PIECE)
-    for start in track(steps, what, console=console, disable=not console.is_terminal):
-        some = positions[start : start + _PIECE]
+def overwrite_argument(parser: argparse.ArgumentParser) -> None:
+    """The option that allows to replace a file."""
+    parser.add_argument("--overwrite", "--force", action="store_true", help="replace an existing file")
+
+
+def processes_argument(parser: argparse.ArgumentParser) -> None:
+    """The option that sets how much is made at once."""
+    parser.add_argument("--processes", type=int, default=1, help="how many processes work at once (%(default)s)")
+
+
+def one_of(kind: str, known: Iterable[str], aliases: Mapping[str, str] | None = None) -> Callable[[str], str]:
+    """A type of argument that takes one of some names, and says which are near to what was given."""
+    names = tuple(known)
+
+    def parse(text: str) -> str:
+        name = (aliases or {}).get(text, text)
+        if name not in names:
+            raise argparse.ArgumentTypeError(unknown_name(kind, text, names))
+        return name
+
+    return parse
+
+
+def pieces(source: FileSource) -> Iterator[tuple[NDArray[np.int64], Events]]:
+    """Events of a source piece by piece, with their positions and a progress bar."""
+    steps = range(0, len(source), _PIECE)
+    for start in progress(steps, "reading", len(steps)):
+        some = np.arange(start, min(start + _PIECE, len(source)))
         yield some, source[some]
 
 

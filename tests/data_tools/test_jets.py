@@ -62,7 +62,7 @@ def test_a_run_that_was_stopped_gives_the_file_of_one_that_was_not(
         jets.make_jets(tmp_path / "stopped.h5", ["quark"], 40, seed=3)
     assert not (tmp_path / "stopped.h5").exists()
     monkeypatch.setattr(chunks, "save_chunk", save)
-    with pytest.raises(ConfigError, match="chunks of another call"):
+    with pytest.raises(ConfigError, match="work of another call, with other seed;"):
         jets.make_jets(tmp_path / "stopped.h5", ["quark"], 40, seed=4)
     jets.make_jets(tmp_path / "stopped.h5", ["quark"], 40, seed=3)
     whole, stopped = data.RaggedReader(tmp_path / "whole.h5"), data.RaggedReader(tmp_path / "stopped.h5")

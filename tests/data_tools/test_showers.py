@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -77,18 +76,6 @@ def test_a_file_is_its_seed_s_and_reads_as_calochallenge(tmp_path: Path) -> None
     ratio = first.total("energy") / first.condition[:, 0]
     assert 0.5 < float(ratio.min()) < float(ratio.max()) < 1.5
     assert 2000 <= float(first.condition.min()) < float(first.condition.max()) <= 50_000
-
-
-def test_showers_take_a_fiftieth_of_the_time_of_the_branching_toy() -> None:
-    generator = np.random.default_rng(4)
-    energy = np.exp(generator.uniform(0, np.log(1000), 128))
-    seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
-        shower_voxels(energy, "2", generator)
-        seconds.append((time.perf_counter() - start) / len(energy))
-    # 9.9 ms a shower were measured for the published branching toy
-    assert min(seconds) < 9.9e-3 / 50
 
 
 def test_bad_requests_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

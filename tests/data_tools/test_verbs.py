@@ -234,7 +234,7 @@ class TestCheck:
         assert main(["check", str(tmp_path / "a.h5")]) == 1
         assert "not a readable HDF5 file" in capsys.readouterr().out
 
-    def test_damage_in_one_block_does_not_hide_the_others(self, tmp_path: Path) -> None:
+    def test_damage_is_narrowed_to_its_rows_and_the_others_are_repaired(self, tmp_path: Path) -> None:
         path = tmp_path / "a.hdf5"
         assert main(["showers", str(path), "--events", "600"]) == 0
         with h5py.File(path, "r+") as file:
@@ -246,8 +246,13 @@ class TestCheck:
             file["showers"][599, 0] = -3
         messages = [str(f) for f in examine(str(path)) if f.error]
         assert len(messages) == 2
-        assert "damaged" in messages[0]
-        assert "energy of row 599 is -3" in messages[1]
+        assert "rows 0 to 128: showers rows 0 to 128 are damaged" in messages[1]
+        assert "energy of row 599 is -3" in messages[0]
+        assert main(["repair", str(path), str(tmp_path / "b.h5")]) == 0
+        log = json.loads((tmp_path / "b.h5.log.json").read_text())
+        assert [entry.get("rows", entry.get("row")) for entry in log] == [599, [0, 127]]
+        mended = data.open(tmp_path / "b.h5")
+        assert mended[:].ids.tolist() == list(range(128, 599))
 
 
 class TestRepair:
