@@ -59,7 +59,7 @@ using ConvolveFn = void(const T* x, index_t cin, const T* weight, index_t taps, 
 template <typename T>
 using CorrelateFn = void(const T* x, index_t cin, const T* y, index_t cout, index_t rows, const index_t* inputs,
                          const index_t* outputs, const index_t* starts, index_t taps, index_t identity, T* out,
-                         index_t threads);
+                         index_t in_stride, index_t out_stride, index_t threads);
 
 // Targets in the order that best_cells wants, returning its length (with null: the length alone), and the best score
 // <x, y> + h of every point, whose it is, and the second-best score; see kernels/potential.inl.
@@ -82,10 +82,16 @@ using SitesSearchFn = index_t(const index_t* coords, index_t m, index_t dim, con
 using SitesGroupFn = void(const std::int32_t* hits, index_t n, index_t taps, const index_t* starts, index_t mirrored,
                           index_t rows, index_t* site_rows, index_t* window_rows);
 
+using SitesOrderFn = void(const index_t* inputs, const index_t* outputs, const index_t* starts, index_t taps,
+                          index_t rows, index_t* ordered_inputs, index_t* ordered_outputs);
+
 // Earth mover's distances of all sets of a to all sets of b; see kernels/flow.inl.
 using FlowFn = index_t(const double* a, const index_t* a_offsets, const double* a_mass, index_t a_count,
                        const double* b, const index_t* b_offsets, const double* b_mass, index_t b_count, index_t dim,
                        const double* period, index_t symmetric, double unmatched, double* totals, index_t threads);
+
+// The processor's peak of fused multiply-adds; see kernels/peak.inl.
+using MultiplyAddsFn = index_t(index_t steps, float* values);
 
 #define SPARSEGEN_KERNELS(KERNEL)         \
     KERNEL(pack_cells_f32, PackCellsFn<float>)   \
@@ -108,7 +114,9 @@ using FlowFn = index_t(const double* a, const index_t* a_offsets, const double* 
     KERNEL(sites_reach, SitesReachFn)            \
     KERNEL(sites_list, SitesListFn)              \
     KERNEL(sites_search, SitesSearchFn)          \
-    KERNEL(sites_group, SitesGroupFn)
+    KERNEL(sites_group, SitesGroupFn)            \
+    KERNEL(sites_order, SitesOrderFn)            \
+    KERNEL(multiply_adds, MultiplyAddsFn)
 
 struct Kernels {
 #define SPARSEGEN_FIELD(name, ...) __VA_ARGS__* name;

@@ -10,6 +10,7 @@
 #include "kernels/convolve.inl"
 #include "kernels/flow.inl"
 #include "kernels/nearest.inl"
+#include "kernels/peak.inl"
 #include "kernels/potential.inl"
 #include "kernels/sites.inl"
 

@@ -306,14 +306,15 @@ inline void outer_pairs(const T* x, index_t cin, const T* y, index_t cout, const
     }
 }
 
-// out[tap] = sum over its pairs (i, o) of x[i]^T y[o]. Output rows rise within each tap: all taps of a tile of outputs
-// are summed before the next one, while their rows are in cache.
+// out[tap] = sum over its pairs (i, o) of x[i]^T y[o], channels at the given strides. Rows rise within each tap, at least
+// in the main: the same share of every tap's pairs is summed before the next one, while their rows are in cache.
 template <typename T>
 inline void correlate_any(const T* x, index_t cin, const T* y, index_t cout, index_t size, const index_t* inputs,
                           const index_t* outputs, const index_t* starts, index_t taps, index_t identity, T* out,
-                          index_t threads) {
+                          index_t in_stride, index_t out_stride, index_t threads) {
     const index_t width = padded<T>(cout);
     const index_t tile_rows = kTileBytes / (width * static_cast<index_t>(sizeof(T))) + kChunk;
+    const index_t tiles = (size + tile_rows - 1) / tile_rows;
     const double cost = kProductCost * static_cast<double>(starts[taps]) * static_cast<double>(cin * width);
     // Channels are shared out too: the middle tap of a sparse map has most of the pairs.
     const index_t parts = threads > 1 && cin >= 16 ? 4 : 1;
@@ -321,29 +322,23 @@ inline void correlate_any(const T* x, index_t cin, const T* y, index_t cout, ind
         const index_t first_tap = begin / parts, held = (end - 1) / parts + 1 - first_tap;
         Buffer<T> sums(held * cin * width + 1), rows(width != cout ? kChunk * width : 1);
         for (index_t i = 0; i < held * cin * width; ++i) sums[i] = 0;
-        for (index_t first = 0; first < size; first += tile_rows) {
-            const index_t last = first + tile_rows < size ? first + tile_rows : size;
+        for (index_t t = 0; t < tiles; ++t) {
             for (index_t item = begin; item < end; ++item) {
                 const index_t k = item / parts, part = item % parts;
                 const index_t low = cin * part / parts, high = cin * (part + 1) / parts;
                 T* to = sums.data() + (k - first_tap) * cin * width;
-                if (k == identity) {
-                    outer_pairs<T>(x, cin, y, cout, nullptr, nullptr, first, last, low, high, to, width, rows.data());
-                    continue;
-                }
-                index_t p = starts[k], q = starts[k + 1];
-                if (size > tile_rows) {
-                    p = first_at_least(outputs, p, q, first);
-                    q = first_at_least(outputs, p, q, last);
-                }
-                outer_pairs<T>(x, cin, y, cout, inputs, outputs, p, q, low, high, to, width, rows.data());
+                const bool same = k == identity;
+                const index_t start = same ? 0 : starts[k], count = starts[k + 1] - starts[k];
+                outer_pairs<T>(x, cin, y, cout, same ? nullptr : inputs, same ? nullptr : outputs,
+                               start + count * t / tiles, start + count * (t + 1) / tiles, low, high, to, width,
+                               rows.data());
             }
         }
         for (index_t item = begin; item < end; ++item) {
             const index_t k = item / parts, part = item % parts;
             for (index_t c = cin * part / parts; c < cin * (part + 1) / parts; ++c) {
                 const T* from = sums.data() + ((k - first_tap) * cin + c) * width;
-                for (index_t o = 0; o < cout; ++o) out[(k * cin + c) * cout + o] = from[o];
+                for (index_t o = 0; o < cout; ++o) out[k * cin * cout + c * in_stride + o * out_stride] = from[o];
             }
         }
     });
@@ -361,8 +356,9 @@ inline void correlate_any(const T* x, index_t cin, const T* y, index_t cout, ind
     CorrelateFn<T> correlate_##name;                                                                                \
     void correlate_##name(const T* x, index_t cin, const T* y, index_t cout, index_t rows, const index_t* inputs,   \
                           const index_t* outputs, const index_t* starts, index_t taps, index_t identity, T* out,    \
-                          index_t threads) {                                                                        \
-        correlate_any<T>(x, cin, y, cout, rows, inputs, outputs, starts, taps, identity, out, threads);             \
+                          index_t in_stride, index_t out_stride, index_t threads) {                                 \
+        correlate_any<T>(x, cin, y, cout, rows, inputs, outputs, starts, taps, identity, out, in_stride,            \
+                         out_stride, threads);                                                                      \
     }
 SPARSEGEN_CONVOLVE(f32, float)
 SPARSEGEN_CONVOLVE(f64, double)

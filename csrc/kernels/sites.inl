@@ -271,4 +271,30 @@ void sites_group(const std::int32_t* hits, index_t n, index_t taps, const index_
     }
 }
 
+// Pairs with output rows below `rows` rising within each tap: no two of a tap have the same.
+SitesOrderFn sites_order;
+void sites_order(const index_t* inputs, const index_t* outputs, const index_t* starts, index_t taps, index_t rows,
+                 index_t* ordered_inputs, index_t* ordered_outputs) {
+    Buffer<index_t> met(rows);
+    for (index_t k = 0; k < taps; ++k) {
+        const index_t begin = starts[k], end = starts[k + 1];
+        bool rises = true;
+        for (index_t p = begin + 1; p < end; ++p) rises = rises && outputs[p] > outputs[p - 1];
+        if (rises) {
+            for (index_t p = begin; p < end; ++p) {
+                ordered_inputs[p] = inputs[p];
+                ordered_outputs[p] = outputs[p];
+            }
+            continue;
+        }
+        for (index_t row = 0; row < rows; ++row) met[row] = -1;
+        for (index_t p = begin; p < end; ++p) met[outputs[p]] = inputs[p];
+        for (index_t row = 0, p = begin; row < rows; ++row) {
+            if (met[row] < 0) continue;
+            ordered_inputs[p] = met[row];
+            ordered_outputs[p++] = row;
+        }
+    }
+}
+
 }  // namespace sparsegen::SPARSEGEN_ISA

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparsegen.errors import ConfigError
 
-__all__ = ["KernelMap", "Window"]
+__all__ = ["KernelMap", "Window", "starts_of"]
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,18 @@ class Window:
         return sizes
 
 
+def starts_of(counts: Tensor) -> Tensor:
+    """The first pair of each tap, and one past the last, from the number of each."""
+    return nn.functional.pad(counts.cumsum(0), (1, 0))
+
+
 class KernelMap:
     """Pairs of input and output rows, grouped by tap.
 
     Args:
         inputs: ``(P,)`` input row of each pair, tap after tap.
         outputs: ``(P,)`` output row of each pair.
-        counts: Pairs of each tap.
+        starts: The first pair of each tap, and one past the last ``(K + 1,)``.
         sizes: Number of input and of output rows.
         identity: The tap that pairs every row with itself, where there is one.
         wraps: Whether an axis is periodic, so that rows may not rise within a tap.
@@ -93,31 +98,31 @@ class KernelMap:
         self,
         inputs: Tensor,
         outputs: Tensor,
-        counts: list[int],
+        starts: Tensor,
         sizes: tuple[int, int],
         identity: int | None = None,
         wraps: bool = False,
     ) -> None:
         self.inputs = inputs
         self.outputs = outputs
-        self.counts = counts
+        self.starts = starts
         self.sizes = sizes
         self.identity = identity
         self.wraps = wraps
         # A map holds its adjoint, which refers back weakly: a cycle would keep both until the collector comes.
         self._swapped: KernelMap | None = None
         self._origin: weakref.ref[KernelMap] | None = None
-        self._ordered: KernelMap | None = None
-        self._rises = not wraps
-        self._starts: Tensor | None = None
+        # Once a back end has put the rows of each tap in order.
+        self.ordered: KernelMap | None = None
+        self._counts: list[int] | None = None
 
     @classmethod
     def from_table(cls, table: Tensor, rows: int, wraps: bool = False) -> KernelMap:
         """From the input row that each output meets at each tap ``(K, M)``, -1 where there is none."""
         present = table >= 0
-        counts: list[int] = present.sum(1).tolist()
         outputs = torch.arange(table.shape[1], device=table.device).expand_as(table).masked_select(present)
-        return cls(table.masked_select(present).long(), outputs, counts, (rows, table.shape[1]), None, wraps)
+        starts = starts_of(present.sum(1))
+        return cls(table.masked_select(present).long(), outputs, starts, (rows, table.shape[1]), None, wraps)
 
     @classmethod
     def mirrored(cls, table: Tensor, rows: int, wraps: bool = False) -> KernelMap:
@@ -126,12 +131,12 @@ class KernelMap:
         Where ``o`` meets ``i`` at tap ``k``, ``i`` meets ``o`` at tap ``K - 1 - k``; in the middle each meets itself.
         """
         half = cls.from_table(table, rows)
-        middle = torch.arange(rows, device=table.device)
+        middle, counts = torch.arange(rows, device=table.device), half.starts.diff()
         inputs, outputs = half.inputs.split(half.counts), half.outputs.split(half.counts)
         return cls(
             torch.cat([half.inputs, middle, *reversed(outputs)]),
             torch.cat([half.outputs, middle, *reversed(inputs)]),
-            [*half.counts, rows, *reversed(half.counts)],
+            starts_of(torch.cat([counts, counts.new_tensor([rows]), counts.flip(0)])),
             (rows, rows),
             identity=len(table),
             wraps=wraps,
@@ -145,28 +150,14 @@ class KernelMap:
             return origin
         if self._swapped is None:
             self._swapped = KernelMap(
-                self.outputs, self.inputs, self.counts, self.sizes[::-1], self.identity, self.wraps
+                self.outputs, self.inputs, self.starts, self.sizes[::-1], self.identity, self.wraps
             )
             self._swapped._origin = weakref.ref(self)
         return self._swapped
 
     @property
-    def starts(self) -> Tensor:
-        """The first pair of each tap, and one past the last ``(K + 1,)``."""
-        if self._starts is None:
-            self._starts = torch.tensor([0, *itertools.accumulate(self.counts)], device=self.inputs.device)
-        return self._starts
-
-    @property
-    def ordered(self) -> KernelMap:
-        """The same pairs with output rows rising within each tap, as they do unless an axis wraps."""
-        if not self._rises and self._ordered is None:
-            taps = torch.arange(len(self.counts), device=self.inputs.device).repeat_interleave(self.starts.diff())
-            key = taps * self.sizes[1] + self.outputs
-            self._rises = bool((key.diff() > 0).all())
-            if not self._rises:
-                order = key.argsort()
-                self._ordered = KernelMap(
-                    self.inputs[order], self.outputs[order], self.counts, self.sizes, self.identity
-                )
-        return self if self._ordered is None else self._ordered
+    def counts(self) -> list[int]:
+        """Pairs of each tap."""
+        if self._counts is None:
+            self._counts = self.starts.diff().tolist()
+        return self._counts

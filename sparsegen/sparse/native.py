@@ -7,10 +7,12 @@ from torch import Tensor
 
 from sparsegen.kernels.native import extension, threads
 from sparsegen.sparse.backends import BACKENDS, Capabilities
+from sparsegen.sparse.bitmap import ordered
 from sparsegen.sparse.kernel_map import KernelMap
 
 __all__ = ["NativeBackend"]
 
+_native = extension()
 _SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 
 
@@ -32,13 +34,13 @@ class NativeBackend:
 
     def convolve(self, x: Tensor, weight: Tensor, kernel_map: KernelMap, bias: Tensor | None = None) -> Tensor:
         """See :class:`~sparsegen.sparse.backends.Backend`."""
-        kernel_map = kernel_map.ordered
+        kernel_map = ordered(kernel_map)
         x = x.contiguous()
         bias = None if bias is None else bias.contiguous()
         taps, cin, cout = weight.shape
         rows = kernel_map.sizes[1]
         out = x.new_empty(rows, cout)
-        getattr(extension(), "convolve_" + _SUFFIX[x.dtype])(
+        getattr(_native, "convolve_" + _SUFFIX[x.dtype])(
             x.data_ptr(),
             cin,
             weight.data_ptr(),
@@ -58,15 +60,15 @@ class NativeBackend:
 
     def correlate(self, x: Tensor, y: Tensor, kernel_map: KernelMap) -> Tensor:
         """See :class:`~sparsegen.sparse.backends.Backend`."""
-        taps, cin, cout = len(kernel_map.counts), x.shape[1], y.shape[1]
+        taps, cin, cout = len(kernel_map.starts) - 1, x.shape[1], y.shape[1]
+        out = x.new_empty(taps, cin, cout)
+        strides = out.stride()[1:]
         # The second factor's channels fill whole vectors: the one that wastes less of them goes there.
         lanes = 64 // x.element_size()
         if cout * -(-cin // lanes) < cin * -(-cout // lanes):
-            return self.correlate(y, x, kernel_map.swapped).transpose(1, 2)
-        kernel_map = kernel_map.ordered
+            x, y, kernel_map, strides, (cin, cout) = y, x, kernel_map.swapped, strides[::-1], (cout, cin)
         x, y = x.contiguous(), y.contiguous()
-        out = x.new_empty(taps, cin, cout)
-        getattr(extension(), "correlate_" + _SUFFIX[x.dtype])(
+        getattr(_native, "correlate_" + _SUFFIX[x.dtype])(
             x.data_ptr(),
             cin,
             y.data_ptr(),
@@ -78,10 +80,11 @@ class NativeBackend:
             taps,
             -1 if kernel_map.identity is None else kernel_map.identity,
             out.data_ptr(),
+            *strides,
             threads(),
         )
         return out
 
 
-if extension() is not None:
+if _native is not None:
     BACKENDS.register("native")(NativeBackend())

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sparsegen.sparse.kernel_map import KernelMap, Window
+from sparsegen.sparse.kernel_map import KernelMap, Window, starts_of
 from sparsegen.sparse.tensor import Sites
 
 __all__ = ["mirrored", "reach_down", "reach_up", "search"]
@@ -37,7 +37,7 @@ def reach_down(sites: Sites, window: Window, shape: tuple[int, ...]) -> tuple[Te
     """Rising keys of the windows that see a site, and the map to them."""
     inputs, reached, counts = _reach(sites, window, shape)
     keys, outputs = _distinct(reached, sites.batch_size * math.prod(shape))
-    return keys, KernelMap(inputs, outputs, counts, (len(sites), len(keys)), None, any(sites.periodic))
+    return keys, KernelMap(inputs, outputs, starts_of(counts), (len(sites), len(keys)), None, any(sites.periodic))
 
 
 def reach_up(sites: Sites, window: Window, shape: tuple[int, ...]) -> tuple[Tensor, KernelMap]:
@@ -48,7 +48,7 @@ def reach_up(sites: Sites, window: Window, shape: tuple[int, ...]) -> tuple[Tens
         keys = torch.empty_like(reached).index_copy_(0, outputs, reached)
     else:
         keys, outputs = _distinct(reached, sites.batch_size * math.prod(shape))
-    return keys, KernelMap(inputs, outputs, counts, (len(sites), len(keys)), None, any(sites.periodic))
+    return keys, KernelMap(inputs, outputs, starts_of(counts), (len(sites), len(keys)), None, any(sites.periodic))
 
 
 def neighbours(source: Sites, window: Window, coords: Tensor, shape: Sequence[int], taps: int | None = None) -> Tensor:
@@ -125,7 +125,7 @@ def _containing(sites: Sites, stride: tuple[int, ...], shape: tuple[int, ...]) -
     return key.masked_select(inside)
 
 
-def _reach(sites: Sites, window: Window, shape: tuple[int, ...]) -> tuple[Tensor, Tensor, list[int]]:
+def _reach(sites: Sites, window: Window, shape: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
     """Every meeting of an input with a window: input rows, keys of the windows, and meetings of each tap."""
     device = sites.coords.device
     key = sites.coords[None, :, 0]
@@ -143,7 +143,7 @@ def _reach(sites: Sites, window: Window, shape: tuple[int, ...]) -> tuple[Tensor
         key = (key[:, None] * size + place).flatten(0, 1)
         meets = (meets[:, None] & fits).flatten(0, 1)
     rows = torch.arange(len(sites), device=device).expand_as(meets)
-    return rows.masked_select(meets), key.masked_select(meets), meets.sum(1).tolist()
+    return rows.masked_select(meets), key.masked_select(meets), meets.sum(1)
 
 
 def _distinct(keys: Tensor, volume: int) -> tuple[Tensor, Tensor]:
@@ -158,7 +158,7 @@ def _distinct(keys: Tensor, volume: int) -> tuple[Tensor, Tensor]:
     return distinct, table.index_select(0, keys)
 
 
-def _children(sites: Sites, window: Window, shape: tuple[int, ...]) -> tuple[Tensor, Tensor, list[int]]:
+def _children(sites: Sites, window: Window, shape: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
     """Every site that a transposed window reaches: input rows, keys of the sites, and meetings of each tap."""
     device = sites.coords.device
     key = sites.coords[None, :, 0]
@@ -173,8 +173,8 @@ def _children(sites: Sites, window: Window, shape: tuple[int, ...]) -> tuple[Ten
             inside = (inside[:, None] & (place >= 0) & (place < size)).flatten(0, 1)
     rows = torch.arange(len(sites), device=device).expand_as(key)
     if window.disjoint:
-        return rows.flatten(), key.flatten(), [len(sites)] * window.volume
-    return rows.masked_select(inside), key.masked_select(inside), inside.sum(1).tolist()
+        return rows.flatten(), key.flatten(), torch.full((window.volume,), len(sites), device=device)
+    return rows.masked_select(inside), key.masked_select(inside), inside.sum(1)
 
 
 def _order_of_children(sites: Sites, window: Window) -> Tensor:

@@ -6,7 +6,7 @@ import weakref
 import pytest
 import torch
 
-from sparsegen.sparse import SparseConv, SparseConvTranspose, SparseTensor, SubmanifoldConv, bitmap, search
+from sparsegen.sparse import SparseConv, SparseConvTranspose, SparseTensor, SubmanifoldConv, bitmap, maps, search
 from sparsegen.sparse.kernel_map import KernelMap, Window
 from sparsegen.sparse.maps import generated, strided, submanifold, transposed
 
@@ -65,7 +65,8 @@ def test_one_map_serves_every_layer_of_a_lineage(backend, cloud, monkeypatch):
     down = SparseConv(2, 2, 2, 2, 2).double()
     y = second(first(x))
     low = down(y)
-    monkeypatch.setattr(KernelMap, "__init__", None)
+    for builder in ("bitmap", "search"):
+        monkeypatch.setattr(maps, builder, None)
     again = down(second(first(y.replace(y.features + 1))))
     assert again.sites is low.sites
 
@@ -87,7 +88,6 @@ def test_maps_are_freed_with_their_tensors(backend, cloud, periodic):
         x = cloud((6, 6), periodic=periodic)
         found = submanifold(x.sites, (3, 3), (1, 1))
         assert found.swapped.swapped is found
-        assert found.ordered.ordered is found.ordered
         watch = weakref.ref(found)
         y = SparseConvTranspose(2, 2, 2, 2, 2).double()(SparseConv(2, 2, 2, 2, 2).double()(x), x)
         y.features.sum().backward()
