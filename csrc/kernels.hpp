@@ -69,6 +69,16 @@ template <typename T>
 using BestCellsFn = void(const T* x, const T* packed, const T* heights, index_t m, index_t n, index_t dim,
                          index_t* index, T* score, T* second, index_t threads);
 
+// Cells of all mirror images of every point, sums of the images in each cell, and steps of averaged gradient descent;
+// see kernels/mirrors.inl.
+using MirrorCellsFn = void(const float* x, const float* packed, const float* heights, index_t m, index_t n, index_t dim,
+                           index_t groups, std::int32_t* cells, float* scores, index_t threads);
+using MirrorSumsFn = void(const float* x, const float* signs, const std::int32_t* cells, index_t m, index_t dim,
+                          index_t images, float* sums);
+using MirrorDescendFn = void(const float* x, const float* packed, const float* weights, index_t steps, index_t rows,
+                             index_t n, index_t dim, index_t groups, const float* lengths, const float* rates,
+                             float* iterate, float* average, index_t threads);
+
 // Kernel maps from bitmaps of active sites; see kernels/sites.inl.
 using SitesKeysFn = index_t(const index_t* coords, index_t n, index_t dim, const index_t* limits, index_t* keys);
 using SitesMarkFn = void(const index_t* keys, index_t n, std::uint64_t* words, index_t count, std::int32_t* ranks);
@@ -98,6 +108,9 @@ using MultiplyAddsFn = index_t(index_t steps, float* values);
     KERNEL(pack_cells_f64, PackCellsFn<double>)  \
     KERNEL(best_cells_f32, BestCellsFn<float>)   \
     KERNEL(best_cells_f64, BestCellsFn<double>)  \
+    KERNEL(mirror_cells, MirrorCellsFn)          \
+    KERNEL(mirror_sums, MirrorSumsFn)            \
+    KERNEL(mirror_descend, MirrorDescendFn)      \
     KERNEL(nearest_f32, NearestFn<float>)  \
     KERNEL(nearest_f64, NearestFn<double>) \
     KERNEL(chamfer_f32, ChamferFn<float>)  \

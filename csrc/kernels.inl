@@ -9,6 +9,7 @@
 #include "kernels/chamfer.inl"
 #include "kernels/convolve.inl"
 #include "kernels/flow.inl"
+#include "kernels/mirrors.inl"
 #include "kernels/nearest.inl"
 #include "kernels/peak.inl"
 #include "kernels/potential.inl"

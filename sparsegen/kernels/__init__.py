@@ -6,15 +6,18 @@ otherwise.
 
 from sparsegen.kernels.assignment import Assignment, assign, assign_costs
 from sparsegen.kernels.flow import pairwise_emd
+from sparsegen.kernels.mirrors import GROUPS, MirrorSearch
 from sparsegen.kernels.native import instruction_set
 from sparsegen.kernels.nearest import Nearest, nearest, nearest_both
 from sparsegen.kernels.pairwise import pairwise_chamfer
 from sparsegen.kernels.potential import Best, CellSearch
 
 __all__ = [
+    "GROUPS",
     "Assignment",
     "Best",
     "CellSearch",
+    "MirrorSearch",
     "Nearest",
     "assign",
     "assign_costs",

@@ -63,17 +63,17 @@ class CellSearch:
                 "expected (n, d) float32 or float64"
             )
         self.engine = resolve(engine, _ENGINES, (targets,), "numpy" if targets.device.type == "cpu" else "torch")
-        self._shape = targets.shape
+        self.size, self._dim = targets.shape
         targets = targets.detach().contiguous()
         if self.engine == "native":
             pack = getattr(extension(), f"pack_cells_{self._suffix(targets)}")
-            self._targets = targets.new_empty(pack(targets.data_ptr(), *targets.shape, 0))
-            pack(targets.data_ptr(), *targets.shape, self._targets.data_ptr())
+            self.packed = targets.new_empty(pack(targets.data_ptr(), *targets.shape, 0))
+            pack(targets.data_ptr(), *targets.shape, self.packed.data_ptr())
         elif self.engine == "numpy":
             # one more coordinate holds the heights: one product gives the scores
-            self._targets = torch.cat([targets.T, targets.new_zeros(1, len(targets))]).contiguous()
+            self.packed = torch.cat([targets.T, targets.new_zeros(1, len(targets))]).contiguous()
         else:
-            self._targets = targets
+            self.packed = targets
 
     def best(self, x: Tensor, heights: Tensor, second: bool = False) -> Best:
         """The best cell of every point; ties go to the lowest index.
@@ -86,15 +86,23 @@ class CellSearch:
         Raises:
             DataError: Shapes that do not fit the targets.
         """
-        if x.ndim != 2 or x.shape[1] != self._shape[1] or heights.shape != self._shape[:1]:
-            raise DataError(
-                f"CellSearch: points {tuple(x.shape)} and heights {tuple(heights.shape)} "
-                f"for targets {tuple(self._shape)}"
-            )
-        x, heights = x.detach().to(self._targets).contiguous(), heights.detach().to(self._targets).contiguous()
+        x, heights = self.prepared(x, heights)
         if self.engine == "native":
             return self._native(x, heights, second)
         return self._numpy(x, heights, second) if self.engine == "numpy" else self._torch(x, heights, second)
+
+    def prepared(self, x: Tensor, heights: Tensor) -> tuple[Tensor, Tensor]:
+        """Points and heights as the kernels want them: contiguous, in the targets' type and on their device.
+
+        Raises:
+            DataError: Shapes that do not fit the targets.
+        """
+        if x.ndim != 2 or x.shape[1] != self._dim or heights.shape != (self.size,):
+            raise DataError(
+                f"CellSearch: points {tuple(x.shape)} and heights {tuple(heights.shape)} "
+                f"for targets {(self.size, self._dim)}"
+            )
+        return x.detach().to(self.packed).contiguous(), heights.detach().to(self.packed).contiguous()
 
     @staticmethod
     def _suffix(tensor: Tensor) -> str:
@@ -104,10 +112,11 @@ class CellSearch:
         found = Best(torch.empty(len(x), dtype=torch.int64), x.new_empty(len(x)), x.new_empty(len(x) if second else 0))
         getattr(extension(), f"best_cells_{self._suffix(x)}")(
             x.data_ptr(),
-            self._targets.data_ptr(),
+            self.packed.data_ptr(),
             heights.data_ptr(),
             len(x),
-            *self._shape,
+            self.size,
+            self._dim,
             found.cells.data_ptr(),
             found.scores.data_ptr(),
             found.seconds.data_ptr() if second else 0,
@@ -116,8 +125,8 @@ class CellSearch:
         return found
 
     def _numpy(self, x: Tensor, heights: Tensor, second: bool) -> Best:
-        self._targets[-1] = heights
-        left, right = torch.cat([x, x.new_ones(len(x), 1)], 1).numpy(), self._targets.numpy()
+        self.packed[-1] = heights
+        left, right = torch.cat([x, x.new_ones(len(x), 1)], 1).numpy(), self.packed.numpy()
         m, n = len(left), right.shape[1]
         cells = np.zeros(m, np.int64)
         scores = np.full(m, -np.inf, left.dtype)
@@ -142,10 +151,10 @@ class CellSearch:
         return Best(torch.from_numpy(cells), torch.from_numpy(scores), torch.from_numpy(seconds))
 
     def _torch(self, x: Tensor, heights: Tensor, second: bool) -> Best:
-        rows = max(1, _ELEMENTS_ON_DEVICE // self._shape[0])
+        rows = max(1, _ELEMENTS_ON_DEVICE // self.size)
         found = []
         for block in x.split(rows):
-            scores = torch.addmm(heights, block, self._targets.T)
+            scores = torch.addmm(heights, block, self.packed.T)
             value, cell = scores.max(1)
             rest = value[:0]
             if second:

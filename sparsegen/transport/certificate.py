@@ -2,7 +2,9 @@ r"""How far a semi-discrete map is from optimal, measured on samples that the so
 
 A cell that should hold the mass :math:`\nu_i` holds :math:`w_i`. Counts of M samples estimate
 :math:`\sum_i w_i^2 / \nu_i - 1`, the mean square of the relative errors :math:`w_i / \nu_i - 1`, without bias by
-:math:`\sum_i c_i (c_i - 1) / (M (M - 1) \nu_i) - 1`: what multinomial noise adds (n / M) is not in it.
+:math:`\sum_i c_i (c_i - 1) / (M (M - 1) \nu_i) - 1`: what multinomial noise adds (n / M) is not in it. Samples may come
+in blocks, the mirror images of one point; then only pairs from different blocks count, and blocks are what is
+independent.
 """
 
 from __future__ import annotations
@@ -12,14 +14,18 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 from scipy.special import betaincinv
 
 __all__ = ["AIM", "Certificate", "certify_counts", "certify_measures", "samples_needed"]
 
 Array = NDArray[np.float64]
+Integers = NDArray[np.int64]
 NORMAL_975 = 1.959963984540054
 AIM = 0.85
 """Share of the tolerance to solve for: nearer to 1 takes more samples to certify, nearer to 0 more to solve."""
+PAIRED = 512
+"""Blocks whose pairs are looked at one by one."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,7 @@ class Certificate:
         max_bound: Upper bound of the largest :math:`w_i / \nu_i - 1`.
         dual: The dual value, a lower bound of the squared 2-Wasserstein distance and equal to it at the optimum.
         dual_ci: Its interval.
-        samples: Independent source samples behind these numbers; 0: computed exactly.
+        samples: Source samples behind these numbers, mirror images counted; 0: computed exactly.
         seconds: Wall time of the fit, certificate included.
         converged: Whether the upper end of ``rms_ci`` is within the tolerance asked for.
     """
@@ -68,7 +74,14 @@ def samples_needed(n: int, tolerance: float) -> int:
 
 
 def certify_counts(
-    counts: NDArray[np.int64], weights: Array, dual: float, dual_error: float, tolerance: float, seconds: float
+    counts: Integers,
+    weights: Array,
+    dual: float,
+    dual_error: float,
+    tolerance: float,
+    seconds: float,
+    repeats: Integers | None = None,
+    blocks: Integers | None = None,
 ) -> Certificate:
     """The certificate that sample counts support.
 
@@ -79,13 +92,23 @@ def certify_counts(
         dual_error: Its standard error.
         tolerance: What was asked for.
         seconds: Since the fit began.
+        repeats: Ordered pairs of samples of one block in each cell ``(n,)``; None: all samples are independent.
+        blocks: The cells of some of the blocks ``(b, images)``.
     """
     m = int(counts.sum())
     c = counts.astype(np.float64)
-    square = float((c * (c - 1) / weights).sum() / (m * (m - 1.0))) - 1
-    low, high = _interval(square, *_variance(c, weights, m))
+    images = 1 if blocks is None else blocks.shape[1]
+    twice = np.zeros_like(c) if repeats is None else repeats.astype(np.float64)
+    square = float(((c * (c - 1) - twice) / weights).sum() / (m * float(m - images))) - 1
+    if blocks is None or images == 1:
+        variance = _variance(c, weights, m)
+    else:
+        variance = _block_variance(c, weights, blocks, m // images, square + 1)
+    low, high = _interval(square, *variance)
+    # samples of a block that share a cell count as one
+    crowd = 1 + np.maximum(twice / np.maximum(c, 1), twice.sum() / m)
     # Clopper-Pearson for every cell at once: the level is shared among them (Bonferroni)
-    largest = betaincinv(c + 1, np.maximum(m - c, 1e-9), 1 - 0.05 / len(c)) / weights - 1
+    largest = betaincinv(c / crowd + 1, np.maximum((m - c) / crowd, 1e-9), 1 - 0.05 / len(c)) / weights - 1
     return Certificate(
         rms=math.sqrt(max(square, 0.0)),
         rms_ci=(low, high),
@@ -147,3 +170,22 @@ def _variance(c: Array, weights: Array, m: int) -> tuple[float, float]:
     first = (c * (c - 1) * (c - 2) / weights**2).sum() / triples - mean**2
     second = (c * (c - 1) / weights**2).sum() / pairs - mean**2
     return float(4 * (m - 2) * max(first, 0.0) / pairs), float(2 * max(second, 0.0) / pairs)
+
+
+def _block_variance(c: Array, weights: Array, blocks: Integers, count: int, mean: float) -> tuple[float, float]:
+    """`_variance` where blocks are independent, not samples: the kernel is the mean over pairs of one from each.
+
+    What the square brings comes from how much the blocks given differ, the rest from the pairs of the first few.
+    """
+    few, images = blocks[:PAIRED], blocks.shape[1]
+    rows = np.repeat(np.arange(len(few)), images)
+    seen = csr_matrix((1 / (images * np.sqrt(weights[few.ravel()])), (rows, few.ravel())), (len(few), len(c)))
+    kernel = (seen @ seen.T).toarray()
+    squares = (kernel**2).sum() - (kernel.diagonal() ** 2).sum()
+    second = squares / (len(few) * (len(few) - 1.0)) - mean**2
+    # the sum of the kernel over a block's pairs with all other blocks
+    own = (blocks[:, :, None] == blocks[:, None]).sum(2)
+    total = ((c[blocks] - own) / weights[blocks]).sum(1) / images**2
+    first = (total.var(ddof=1) / (count - 1) - second) / max(count - 2, 1)
+    pairs = count * (count - 1.0)
+    return 4 * (count - 2) * max(float(first), 0.0) / pairs, 2 * max(float(second), 0.0) / pairs

@@ -19,14 +19,14 @@ import torch
 from torch import Tensor
 
 from sparsegen.errors import ConfigError, DataError, unknown_name
-from sparsegen.kernels import CellSearch
+from sparsegen.kernels import CellSearch, MirrorSearch
 from sparsegen.transport.certificate import AIM, Certificate, certify_counts, certify_measures, samples_needed
 from sparsegen.transport.extended import acceptance_curve, extended_map
 from sparsegen.transport.newton2d import NORMAL, SQUARE, newton_heights, power_cells
 from sparsegen.transport.newton3d import cube_cells
 from sparsegen.transport.quantile import is_exact, line_cells, line_of, quantile_heights
 from sparsegen.transport.sampling import measure_cells
-from sparsegen.transport.sgd import AveragedSGD, ClassicalAdam, gaussian_heights
+from sparsegen.transport.sgd import AveragedSGD, ClassicalAdam, best_groups, gaussian_heights
 from sparsegen.transport.source import Sampler, Source, SourceName
 from sparsegen.transport.twolevel import two_level_heights
 
@@ -299,9 +299,9 @@ class SemiDiscreteOT:
             check = seen * min(max((certificate.rms / (AIM * tol)) ** 2, 1.15), 4.0)
 
     def _certify(self, samples: int, generator: torch.Generator | None, tol: float, begin: float) -> Certificate:
-        measured = measure_cells(
-            self._unit, self._search, self._heights, self.source, self._centre, self._scale, samples, generator
-        )
+        mirrors = MirrorSearch(self._unit, best_groups(self._unit, self.source, self._heights, generator))
+        measured = measure_cells(mirrors, self._heights, self.source, self._centre, self._scale, samples, generator)
+        samples = int(measured.counts.sum())
         weights, heights = self.weights.double(), self._heights.double()
         frequency = measured.counts.double() / samples
         squares = self.targets.double().square().sum(1)
@@ -318,6 +318,8 @@ class SemiDiscreteOT:
             measured.paid_error,
             tol,
             time.monotonic() - begin,
+            measured.repeats.cpu().numpy(),
+            measured.blocks.cpu().numpy(),
         )
 
     def _certify_exact(self, masses: np.ndarray, moments: np.ndarray, tol: float, begin: float) -> Certificate:

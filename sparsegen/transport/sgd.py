@@ -12,22 +12,24 @@ References:
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from sparsegen.kernels import CellSearch
+from sparsegen.kernels import GROUPS, CellSearch, MirrorSearch
 from sparsegen.transport.source import Source
 
-__all__ = ["AveragedSGD", "ClassicalAdam", "gaussian_heights", "matrix_power"]
+__all__ = ["AveragedSGD", "ClassicalAdam", "best_groups", "gaussian_heights", "matrix_power"]
 
 
-UNEVEN = 4
-"""Up to this dimension cells differ so much that each height has its own step."""
 NEAREST = 0.2
 """Share of the samples that counts as close to a wall."""
-DRAWN = 8192
-"""Source samples drawn at once."""
+PROBES = 512
+"""Samples that the density and the images' dependence are measured on."""
+WORK = 2e9
+"""Scores between two returns from the kernels: a fraction of a second."""
 
 
 class AveragedSGD:
@@ -35,8 +37,11 @@ class AveragedSGD:
 
     The gap between the best and the second-best score of a sample has, at zero, the density
     :math:`\sum_i \partial^2 E / \partial h_i^2`: it gives the scale of the step. Steps shrink like
-    :math:`(1 + \text{seen} / 4n)^{-1/2}`; the average weights iterate t by t. In few dimensions, where some cells have
-    far more wall than others, each height gets a step of its own, from the samples close to the walls of its cell.
+    :math:`(1 + \text{seen} / 4n)^{-1/2}`; the average weights iterate t by t.
+
+    Where the law allows it, samples come with their mirror images (`MirrorSearch`): as good as independent ones
+    unless few coordinates matter, and several times cheaper. How many images there are is settled at the start, by
+    how often two of them share a cell.
 
     Args:
         targets: ``(n, d)``, of zero mean and unit scale.
@@ -48,17 +53,14 @@ class AveragedSGD:
 
     def __init__(self, targets: Tensor, weights: Tensor, source: Source, heights: Tensor, seen: int = 0) -> None:
         self.targets, self.weights, self.source = targets, weights.to(heights), source
-        self._search = CellSearch(targets)
-        self._uneven = targets.shape[1] <= UNEVEN
+        self._plain = CellSearch(targets)
+        self.search: MirrorSearch | None = None
         self.iterate = heights.clone()
         self.average = heights.clone()
         self.seen = seen
-        # steps count as much as samples: half the targets, but large enough to keep the machine busy
-        self.batch = max(32, min(512, len(targets) // 2), len(targets) // 4)
         self._steps = 0
         self._density = 0.0
         self._measure_again = 0
-        self._walls, self._curvature = torch.zeros_like(heights), torch.ones_like(heights)
 
     @property
     def heights(self) -> Tensor:
@@ -67,58 +69,74 @@ class AveragedSGD:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Where the descent stands, as tensors."""
+        groups = -1 if self.search is None else self.search.groups
         return {
             "iterate": self.iterate,
             "average": self.average,
-            "counters": torch.tensor([self.seen, self._steps, self._measure_again]),
+            "counters": torch.tensor([self.seen, self._steps, self._measure_again, groups]),
             "density": torch.tensor(self._density, dtype=torch.float64),
-            "walls": self._walls,
-            "curvature": self._curvature,
         }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Goes on from there."""
         self.iterate, self.average = state["iterate"].clone(), state["average"].clone()
-        self.seen, self._steps, self._measure_again = state["counters"].tolist()
+        self.seen, self._steps, self._measure_again, groups = state["counters"].tolist()
+        self.search = None if groups < 0 else MirrorSearch(self.targets, groups)
         self._density = float(state["density"])
-        self._walls, self._curvature = state["walls"].clone(), state["curvature"].clone()
 
     def advance(self, samples: int, generator: torch.Generator | None) -> None:
         """Takes steps on at least that many fresh samples."""
-        left = -(-samples // self.batch)
-        while left > 0:
-            # few large draws cost less than many small ones
-            together = min(left, max(1, DRAWN // self.batch))
-            for x in self.source.draw(together * self.batch, generator, self.targets).split(self.batch):
-                self._step(x)
-            left -= together
-
-    def _step(self, x: Tensor) -> None:
         n = len(self.targets)
-        if self._steps >= self._measure_again:
-            self._measure_density(x)
-        found = self._search.best(x, self.iterate, second=self._uneven)
-        if self._uneven:
-            close = found.cells[found.scores - found.seconds < NEAREST / self._density]
-            self._walls += torch.bincount(close, minlength=n)
-        excess = torch.bincount(found.cells, minlength=n).to(self.iterate) / self.batch - self.weights
-        step = 0.7 * n / self._density * (1 + self.seen / (4 * n)) ** -0.5
-        self.iterate -= step * excess / self._curvature
-        self.seen += self.batch
-        self._steps += 1
-        self.average += (self.iterate - self.average) * (2 / (self._steps + 1))
+        if self.search is None:
+            self.search = MirrorSearch(self.targets, best_groups(self.targets, self.source, self.iterate, generator))
+        # steps count as much as samples: half the targets, but large enough to keep the machine busy
+        rows = max(1, max(32, min(512, n // 2), n // 4) // self.search.images)
+        batch = rows * self.search.images
+        left = -(-samples // batch)
+        while left > 0:
+            if self._steps >= self._measure_again:
+                self._measure_density(generator)
+            steps = min(left, self._measure_again - self._steps, max(1, int(WORK / (n * batch))))
+            x = self.source.draw(steps * rows, generator, self.targets)
+            done = torch.arange(steps, dtype=torch.float64)
+            length = 0.7 * n / self._density * (1 + (self.seen + done * batch) / (4 * n)) ** -0.5
+            rate = 2 / (self._steps + done + 2)
+            self.search.descend(x, self.weights, length, rate, self.iterate, self.average)
+            self.seen += steps * batch
+            self._steps += steps
+            left -= steps
 
-    def _measure_density(self, x: Tensor) -> None:
-        """Density of the gap at zero, from the closest fifth of the samples; again after as many steps as so far."""
-        found = self._search.best(x, self.iterate, second=True)
+    def _measure_density(self, generator: torch.Generator | None) -> None:
+        """Density of the gap at zero, from the closest fifth of some samples; again after as many steps as so far."""
+        found = self._plain.best(self.source.draw(PROBES, generator, self.targets), self.iterate, second=True)
         gaps = found.scores - found.seconds
         near = float(gaps.kthvalue(max(1, int(len(gaps) * NEAREST))).values)
         self._density = NEAREST / max(near, 1e-12)
         self._measure_again = max(8, 2 * self._steps)
-        if float(self._walls.sum()) > 2 * len(self.targets):
-            # drawn towards the mean, as counts of a few samples scatter
-            self._curvature = ((self._walls / self._walls.mean() + 0.3) / 1.3).clamp(0.2, 5.0)
-            self._walls = self._walls / 2
+
+
+def best_groups(targets: Tensor, source: Source, heights: Tensor, generator: torch.Generator | None) -> int:
+    r"""The number of groups of signs (see `MirrorSearch`) at which a unit of variance costs least.
+
+    K images of a point, two of which share a cell with probability p where independent samples do so with p_0, are
+    worth :math:`K / (1 + (K - 1)(p - p_0))` samples.
+    """
+    dim = targets.shape[1]
+    best, least = 0, float(dim + 3)
+    if not source.symmetric or targets.dtype != torch.float32:
+        return best
+    for groups in (g for g in GROUPS if g <= dim):
+        search = MirrorSearch(targets, groups)
+        cells, _ = search.best(source.draw(PROBES // search.images, generator, targets), heights)
+        images = search.images
+        share = torch.bincount(cells.flatten(), minlength=len(targets)).double() / cells.numel()
+        pairs = (cells[:, :, None] == cells[:, None]).double().mean() * images - 1
+        crowding = 1 + max(float(pairs) - (images - 1) * float(share.square().sum()), 0.0)
+        # operations for an image and a target: products, transform, maximum
+        cost = crowding * (dim / images + math.log2(groups) / 2 + 3)
+        if cost < least:
+            best, least = groups, cost
+    return best
 
 
 class ClassicalAdam:

@@ -39,6 +39,11 @@ class Source:
         """``uniform``, ``normal`` or ``sampler``."""
         return self.kind if isinstance(self.kind, str) else "sampler"
 
+    @property
+    def symmetric(self) -> bool:
+        """Whether any coordinate may change its sign; nothing is known of a sampler."""
+        return self.name != "sampler"
+
     def draw(self, n: int, generator: torch.Generator | None, like: Tensor) -> Tensor:
         """Independent samples ``(n, d)`` in the type and on the device of ``like``.
 

@@ -7,10 +7,14 @@ import torch
 from scipy.stats import norm
 
 from sparsegen.errors import ConfigError, DataError
+from sparsegen.kernels import MirrorSearch
 from sparsegen.transport import SemiDiscreteOT
 from sparsegen.transport.cells import best_cells
 from sparsegen.transport.certificate import certify_counts, samples_needed
 from sparsegen.transport.newton2d import NORMAL, SQUARE, newton_heights, power_cells
+from sparsegen.transport.sampling import _repeats, measure_cells
+from sparsegen.transport.sgd import best_groups, gaussian_heights
+from sparsegen.transport.source import Source
 
 
 def seeded(seed):
@@ -150,6 +154,20 @@ def test_averaged_sgd_keeps_its_promise(source):
     assert gap == pytest.approx(float(wrong @ (transport.targets.square().sum(1) + 2 * transport.heights)), abs=1e-3)
 
 
+def test_mirror_images_are_used_where_they_are_worth_it():
+    def groups(targets, source):
+        law = Source(source, targets.shape[1])
+        weights = torch.full((len(targets),), 1 / len(targets))
+        return best_groups(targets, law, gaussian_heights(targets, weights, law, None), seeded(0))
+
+    y = gaussians(400, 16).float()
+    assert groups(y, "uniform") == 16
+    assert groups(y, lambda n, g: torch.rand(n, 16, generator=g)) == 0
+    assert groups(y[:, :3].contiguous(), "normal") == 0
+    # few directions that matter: images that differ elsewhere are the same sample over again
+    assert groups(y * torch.tensor(2 * [1.0] + 14 * [1e-3]), "uniform") == 4
+
+
 def test_stochastic_and_exact_solvers_agree_in_the_plane():
     y = gaussians(20, 2)
     exact, stochastic = SemiDiscreteOT(y), SemiDiscreteOT(y)
@@ -200,6 +218,30 @@ def test_the_interval_of_the_certificate_holds_the_true_error(n, spread, samples
         assert certificate.tv_bound == certificate.rms_ci[1] / 2
     # 95 % of 300, less four standard deviations
     assert held > 270
+
+
+@pytest.mark.parametrize(("n", "dim", "groups"), [(20, 4, 4), (100, 8, 8), (12, 16, 16)])
+def test_the_interval_holds_where_samples_come_as_mirror_images(n, dim, groups):
+    y, h = gaussians(n, dim).float(), 0.05 * gaussians(n, 1, 1)[:, 0].float()
+    y, source, nu = y / y.std(), Source("uniform", dim), np.full(n, 1 / n)
+    zero = torch.zeros(dim)
+    plain = measure_cells(MirrorSearch(y, 0), h, source, zero, 1.0, 1_000_000, seeded(0))
+    true = certify_counts(plain.counts.numpy(), nu, 0.0, 0.0, 0.05, 0.0).rms
+    search, g, held = MirrorSearch(y, groups), seeded(1), 0
+    for _ in range(100):
+        found = measure_cells(search, h, source, zero, 1.0, 2000, g)
+        blocks = found.repeats.numpy(), found.blocks.numpy()
+        certificate = certify_counts(found.counts.numpy(), nu, 0.0, 0.0, 0.05, 0.0, *blocks)
+        held += certificate.rms_ci[0] <= true <= certificate.rms_ci[1]
+    # 95 % of 100, less four standard deviations
+    assert held > 86
+    many = found.counts > 100
+    torch.testing.assert_close(found.barycentres[many], plain.barycentres[many], rtol=0, atol=0.15)
+
+
+def test_repeats_are_pairs_of_images_in_one_cell():
+    cells = torch.tensor([[2, 0, 2, 2], [1, 1, 0, 0]])
+    assert _repeats(cells, 3).tolist() == [2, 2, 6]
 
 
 def test_bounds_hold_at_once():
