@@ -1,13 +1,15 @@
-"""Sets of sites that the convolution benchmark measures on: random, clustered, and of the embedded jets."""
+"""Sets of sites that the convolution benchmark measures on: random, clustered, and of jets and showers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 import sparsegen.data as data
+from data_tools.showers import shower_voxels
 from sparsegen.grid import Grid
 from sparsegen.sparse import SparseTensor
 
@@ -20,6 +22,7 @@ class Case:
     batch: int
     cin: int
     cout: int
+    periodic: tuple[int, ...] = ()
 
     @property
     def occupancy(self) -> float:
@@ -55,6 +58,17 @@ def jets(count: int, cells: int) -> Tensor:
     return SparseTensor.from_events(pixels).coords
 
 
+SHOWER = (45, 16, 9)
+
+
+def showers(count: int) -> Tensor:
+    """Showers of 1 to 1000 GeV in 45 layers of 16 sectors of 9 rings, above the readout's 15.15 keV."""
+    generator = np.random.default_rng(0)
+    energy = np.exp(generator.uniform(0, np.log(1000), count))
+    voxels = torch.from_numpy(shower_voxels(energy, "2", generator))
+    return (voxels.view(count, *SHOWER) > 0.01515).nonzero()
+
+
 def cases(only: str) -> list[Case]:
     made = []
     for name, shape, batch, cin, cout, extra in (
@@ -72,4 +86,7 @@ def cases(only: str) -> list[Case]:
                     made.append(Case(label, sites(shape, batch, occupancy), shape, batch, cin, cout))
     if only in "jets":
         made.append(Case("jets", jets(128, 64), (64, 64), 128, 8, 16))
+    for name, periodic in (("showers", ()), ("showers periodic", (1,))):
+        if only in name:
+            made.append(Case(name, showers(32), SHOWER, 32, 32, 32, periodic))
     return made
