@@ -24,7 +24,9 @@ from sparsegen.metrics.frechet import fpd, frechet, frechet_distance, frechet_in
 from sparsegen.metrics.images import laplace_variance, sharpness, w1_cells
 from sparsegen.metrics.jets import cov_jets, cov_mmd, energy_movers_distance, mmd_jets, w1efp, w1m, w1p
 from sparsegen.metrics.kernel_mmd import kpd, polynomial_mmd
+from sparsegen.metrics.leaderboard import Published, check_data_set, data_sets, published
 from sparsegen.metrics.manifold import coverage, density, prdc, precision, recall
+from sparsegen.metrics.marginals import w1_energy, w1_hits, w1_mass, w1_multiplicity, w1_occupied, w1_pt
 from sparsegen.metrics.memorisation import memorisation
 from sparsegen.metrics.metric import METRICS, Metric, SmallSampleWarning, TooFewError
 from sparsegen.metrics.modes import ModeReport, mode_report
@@ -33,7 +35,7 @@ from sparsegen.metrics.occupancy import js_divergence, jsd
 from sparsegen.metrics.pointsets import cov_cd, cov_emd, mmd_cd, mmd_emd, nna_cd, nna_emd
 from sparsegen.metrics.protocol import PROTOCOLS, Protocol
 from sparsegen.metrics.substructure import correlation_ratios, n_subjettiness, w1_c2, w1_d2, w1_tau21, w1_tau32
-from sparsegen.metrics.wasserstein import w1, w1_energy, w1_hits, w1_mass, w1_multiplicity, w1_occupied, w1_pt
+from sparsegen.metrics.wasserstein import w1
 
 __all__ = [
     "Classifier",
@@ -47,12 +49,14 @@ __all__ = [
     "PROTOCOLS",
     "ParticleNet",
     "Protocol",
+    "Published",
     "ReferenceStatistics",
     "SmallSampleWarning",
     "TooFewError",
     "applicable",
     "auc",
     "classifier_auc",
+    "check_data_set",
     "classifier_auc_showers",
     "clouds_from_arrays",
     "correlation_ratios",
@@ -61,6 +65,7 @@ __all__ = [
     "cov_jets",
     "cov_mmd",
     "coverage",
+    "data_sets",
     "density",
     "efps",
     "energy_movers_distance",
@@ -96,6 +101,7 @@ __all__ = [
     "polynomial_mmd",
     "prdc",
     "precision",
+    "published",
     "recall",
     "separation_power",
     "sharpness",

@@ -29,7 +29,7 @@ from sparsegen.metrics.inputs import EventsLike, additive_column, warn_small
 from sparsegen.metrics.kernel_mmd import kpd
 from sparsegen.metrics.metric import TooFewError, metric
 from sparsegen.metrics.protocol import Protocol, resolve
-from sparsegen.metrics.resampling import quadratic_error, split_halves, subsampled_error
+from sparsegen.metrics.resampling import counted, floor_at, quadratic_error, shrunk_error, split_halves
 from sparsegen.result import Result
 
 __all__ = [
@@ -203,12 +203,15 @@ def separation_power(
     x, y = _binned(ours.values, edges), _binned(theirs.values, edges)
     each = _mean_separation(x, y, bins)
     rng = np.random.default_rng([seed, 0])
-    drawn = lambda k: np.bincount(rng.integers(k, size=k), minlength=k).astype(np.float64)
+    drawn = lambda k: counted(rng.integers(k, size=(k,)), k)
     boot = [_mean_separation(x, y, bins, drawn(n), drawn(m)).mean() for _ in range(setting.resamples)]
-    half = m // 2
-    # A chi-square: between samples of one law it falls as 1 / n.
-    scale = (1 / n + 1 / m) / (2 / half)
-    null = [_mean_separation(y[a], y[b], bins).mean() * scale for a, b in split_halves(m, setting.pairs, rng)]
+    # Sparse histograms differ by their sizes alone: the floor is that of two samples of the mean size.
+    size = round(2 / (1 / n + 1 / m))
+    of_real = lambda i, j: float(_mean_separation(y[i], y[j], bins).mean())
+    floor, how = floor_at(size, m, of_real, setting.pairs, rng)
+    # The spread of the null falls as 1 / n.
+    part = min(size, m // 2)
+    null = [of_real(i[:part], j[:part]) * part / size for i, j in split_halves(m, setting.pairs, rng)]
     note: dict[str, Any] = {
         "name": setting.name,
         "events": [n, m],
@@ -217,11 +220,11 @@ def separation_power(
         "reference_invalid": theirs.invalid,
         "seed": seed,
         "error": f"bootstrap of {setting.resamples}, less the null's excess",
-        "floor": f"mean of {setting.pairs} splits of the reference into halves of {half}, scaled to the sizes compared",
+        "floor": how,
     }
     warn_small("separation_power", min(n, m), 200, note)
     error = quadratic_error(np.array(boot), np.array(null))
-    return Result("separation_power", float(each.mean()), error, n, note, float(np.mean(null)), ours.invalid)
+    return Result("separation_power", float(each.mean()), error, n, note, floor, ours.invalid)
 
 
 def incident_energy(events: Events) -> Tensor | None:
@@ -255,10 +258,10 @@ def _response(
     if min(len(x), len(y)) < 4:
         raise TooFewError(f"{name}: {len(x)} generated and {len(y)} reference showers; use 4 or more")
     rng = np.random.default_rng([seed, 0])
-    difference = lambda a, b: abs(of(a) / of(b) - 1)
+    difference = lambda a, b: of(a) / of(b) - 1
     half = len(y) // 2
     scale = math.sqrt((1 / len(x) + 1 / len(y)) / (2 / half))
-    floors = [difference(y[a], y[b]) * scale for a, b in split_halves(len(y), setting.pairs, rng)]
+    floors = [abs(difference(y[a], y[b])) * scale for a, b in split_halves(len(y), setting.pairs, rng)]
     note: dict[str, Any] = {
         "name": setting.name,
         "events": [len(x), len(y)],
@@ -266,12 +269,15 @@ def _response(
         "reference": float(of(y)),
         "reference_invalid": pair[1].invalid,
         "seed": seed,
-        "error": f"{setting.resamples} subsamples of a fifth of the events",
+        "error": f"{setting.resamples} bootstrap resamples of the showers",
         "floor": f"mean of {setting.pairs} splits of the reference into halves of {half}, scaled to the sizes compared",
     }
     warn_small(name, min(len(x), len(y)), 100, note)
-    error = subsampled_error(lambda i, j: difference(x[i], y[j]), (len(x), len(y)), setting.resamples, rng)
-    return Result(name, float(difference(x, y)), error, len(x), note, float(np.mean(floors)), pair[0].invalid)
+    pick = lambda z: z[rng.integers(len(z), size=len(z))]
+    again = np.array([[difference(pick(x), pick(y))] for _ in range(setting.resamples)])
+    value = difference(x, y)
+    error = shrunk_error(np.array([value]), again, np.ones(1), deviations=1.5)
+    return Result(name, abs(float(value)), error, len(x), note, float(np.mean(floors)), pair[0].invalid)
 
 
 @metric("energy_response", needs=("incident",), fast=True)

@@ -16,12 +16,13 @@ from torch import Tensor
 from sparsegen.errors import DataError
 from sparsegen.events import Events
 from sparsegen.grid import Grid
+from sparsegen.metrics.comparison import compare_observable
 from sparsegen.metrics.features import collect_pair
 from sparsegen.metrics.inputs import EventsLike, additive_column, jet_lattice, warn_small
 from sparsegen.metrics.metric import TooFewError, metric
+from sparsegen.metrics.observations import Observable, Reading
 from sparsegen.metrics.protocol import Protocol, resolve
 from sparsegen.metrics.resampling import split_halves, subsampled_error
-from sparsegen.metrics.wasserstein import Observable, Reading, compare_observable
 from sparsegen.result import Result
 
 __all__ = ["laplace_variance", "sharpness", "w1_cells"]

@@ -27,13 +27,15 @@ from numpy.typing import NDArray
 
 from sparsegen import kernels
 from sparsegen.events import Events
+from sparsegen.metrics.comparison import compare_observable
 from sparsegen.metrics.efp import EFPS_N4_D4_PRIME, efps
 from sparsegen.metrics.inputs import EventsLike, check_comparable, jet_view, valid_sample, warn_small
+from sparsegen.metrics.marginals import w1_hits, w1_mass
 from sparsegen.metrics.metric import TooFewError, metric
+from sparsegen.metrics.observations import Observable, Reading
 from sparsegen.metrics.pointsets import coverage_of_matches, minimum_matching_distance
 from sparsegen.metrics.protocol import Protocol, resolve
 from sparsegen.metrics.recent import Recent, digest
-from sparsegen.metrics.wasserstein import Observable, Reading, compare_observable, w1_hits, w1_mass
 from sparsegen.result import Result
 
 __all__ = ["cov_jets", "cov_mmd", "energy_movers_distance", "mmd_jets", "w1efp", "w1m", "w1p"]

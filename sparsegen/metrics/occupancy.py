@@ -20,7 +20,7 @@ from sparsegen.grid import Grid
 from sparsegen.metrics.inputs import EventsLike, check_comparable, jet_lattice, portions, valid_events, warn_small
 from sparsegen.metrics.metric import TooFewError, metric
 from sparsegen.metrics.protocol import Protocol, resolve
-from sparsegen.metrics.resampling import floor_at, quadratic_error, split_halves
+from sparsegen.metrics.resampling import counted, floor_at, quadratic_error, split_halves
 from sparsegen.result import Result
 
 __all__ = ["js_divergence", "jsd"]
@@ -142,7 +142,7 @@ def jsd(
     size = round(2 / (1 / n + 1 / m))
 
     def of_real(i: NDArray[np.int64], j: NDArray[np.int64]) -> float:
-        return js_divergence(*(theirs.counts(_counted(side, m)) for side in (i, j)))
+        return js_divergence(*(theirs.counts(counted(side, m)) for side in (i, j)))
 
     floor, how = floor_at(size, m, of_real, setting.pairs, rng)
     # The spread of the null falls as 1 / n.
@@ -150,7 +150,7 @@ def jsd(
     null = [of_real(i[:part], j[:part]) * part / size for i, j in split_halves(m, setting.pairs, rng)]
     boot = [
         js_divergence(
-            ours.counts(_counted(rng.integers(n, size=n), n)), theirs.counts(_counted(rng.integers(m, size=m), m))
+            ours.counts(counted(rng.integers(n, size=n), n)), theirs.counts(counted(rng.integers(m, size=m), m))
         )
         for _ in range(setting.resamples)
     ]
@@ -168,8 +168,3 @@ def jsd(
     warn_small("jsd", min(n, m), 30, note)
     error = quadratic_error(np.array(boot), np.array(null))
     return Result("jsd", value, error, n, note, floor, ours.invalid)
-
-
-def _counted(chosen: NDArray[np.int64], n: int) -> Array:
-    """How often each of ``n`` events is among the chosen."""
-    return np.bincount(chosen, minlength=n).astype(np.float64)

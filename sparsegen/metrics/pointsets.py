@@ -225,6 +225,7 @@ def _evaluate(
         "available": available,
         "distance": "Chamfer, squared, both directions added" if kind == "cd" else "earth mover's, exact, unit mass",
         "normalisation": "as given",
+        "points": [int(theirs.counts.min()), int(theirs.counts.max())],
         "reference_invalid": reference_invalid,
         "seed": seed,
         "error": f"{setting.resamples} subsamples of one in {part} sets",

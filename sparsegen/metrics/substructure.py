@@ -21,11 +21,12 @@ from torch import Tensor
 
 from sparsegen.errors import ConfigError
 from sparsegen.events import Events
+from sparsegen.metrics.comparison import compare_observable
 from sparsegen.metrics.efp import efps
 from sparsegen.metrics.inputs import EventsLike, JetView, jet_view
 from sparsegen.metrics.metric import metric
+from sparsegen.metrics.observations import Observable, Reading
 from sparsegen.metrics.protocol import Protocol
-from sparsegen.metrics.wasserstein import Observable, Reading, compare_observable
 from sparsegen.result import Result
 
 __all__ = ["correlation_ratios", "n_subjettiness", "w1_c2", "w1_d2", "w1_tau21", "w1_tau32"]

@@ -12,8 +12,9 @@ from sparsegen import metrics
 from sparsegen.errors import ConfigError, DataError
 from sparsegen.events import Column, Events
 from sparsegen.grid import Grid
+from sparsegen.metrics.comparison import compare_w1
+from sparsegen.metrics.observations import Observable, Observations, Reading
 from sparsegen.metrics.protocol import Protocol
-from sparsegen.metrics.wasserstein import Observable, Observations, Reading, compare_w1
 
 W1S = ("w1_mass", "w1_pt", "w1_multiplicity", "w1_hits", "w1_occupied", "w1_energy")
 values = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=30)
@@ -195,20 +196,6 @@ def test_floor_is_the_mean_over_real_pairs_of_the_same_sizes(make):
     assert abs(np.mean(pairs) - np.mean(reported)) < 4 * spread
 
 
-def test_the_95_percent_interval_covers_the_floor_in_180_to_198_of_200_repetitions():
-    rng = np.random.default_rng(7)
-    observable = Observable(("x",), lambda e: Reading(np.empty((0, 1))))
-
-    def draw():
-        held = Observations(observable)
-        held._values, held._counts = [rng.gamma(2.0, size=(150, 1))], [np.ones(150, dtype=np.int64)]
-        return held
-
-    results = [compare_w1("x", draw(), draw(), seed=i) for i in range(200)]
-    floor = np.mean([r.floor for r in results])
-    assert 180 <= sum(abs(r.value - floor) < 1.96 * r.error for r in results) <= 198
-
-
 @pytest.mark.filterwarnings("ignore::sparsegen.metrics.SmallSampleWarning")
 def test_evaluate_leaves_out_what_does_not_fit_and_refuses_what_is_asked_for_without_means(jets, more_jets):
     names = [r.name for r in metrics.evaluate(more_jets, jets, "fast")]
@@ -224,9 +211,9 @@ def test_evaluate_leaves_out_what_does_not_fit_and_refuses_what_is_asked_for_wit
 
 
 def test_a_metric_that_wants_more_events_gives_nan_and_the_reason(jets, more_jets):
-    (result,) = metrics.evaluate(more_jets[:30], jets, "kpd")
+    (result,) = metrics.evaluate(more_jets[:3], jets, "kpd")
     assert math.isnan(result.value)
-    assert "do not fill" in result.protocol["reason"]
+    assert "3 generated" in result.protocol["reason"]
 
 
 @pytest.mark.filterwarnings("ignore::sparsegen.metrics.SmallSampleWarning")
