@@ -17,7 +17,7 @@ from data_tools.shapes import SHAPES
 from data_tools.showers import SHOWERS
 from data_tools.toys import TOYS
 from data_tools.verb import Verb
-from sparsegen.errors import SparsegenError
+from sparsegen.errors import SparsegenError, unknown_name
 
 __all__ = ["VERBS", "main"]
 
@@ -41,6 +41,10 @@ VERBS: dict[str, Verb] = {
 
 def main(argv: Sequence[str] | None = None, program: str = "python -m data_tools") -> int:
     """Run a verb; returns the exit code: 0, 1 where a check found faults, 2 on bad input."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and not argv[0].startswith("-") and argv[0] not in VERBS:
+        print(f"error: {unknown_name('verb', argv[0], VERBS)}", file=sys.stderr)
+        return 2
     parser = argparse.ArgumentParser(prog=program, description="Make, convert, check and look at data sets.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, verb in VERBS.items():
@@ -51,6 +55,9 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m data_tools
     except SparsegenError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped; what is finished is kept, the same command goes on from there", file=sys.stderr)
+        return 130
     except BrokenPipeError:
         # Whoever read our output, such as head, went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import json
 import re
 import shutil
-import tarfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +23,9 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from data_tools.debian import debian_files
 from sparsegen.data import MeshReader
+from sparsegen.data.files import file_hash
 from sparsegen.errors import ConfigError, DataError, unknown_name
 
 __all__ = ["COLLECTIONS", "Collection", "find_package", "list_meshes", "prepare_meshes"]
@@ -125,7 +126,9 @@ def prepare_meshes(source: Path, classes: Sequence[str], folder: Path) -> Path:
     """
     if source.is_dir() and not any(source.glob("*.sh3f")):
         return source
-    if (folder / _READY).exists():
+    ready = folder / _READY
+    what = json.dumps([file_hash(source), sorted(classes)])
+    if ready.exists() and ready.read_text() == what:
         return folder
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -140,14 +143,14 @@ def prepare_meshes(source: Path, classes: Sequence[str], folder: Path) -> Path:
                 with target.open("wb") as file:
                     shutil.copyfileobj(content(), file)
                 written += 1
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, EOFError, OSError) as error:
         raise DataError(f"{source}: not readable as an archive ({error}); copy it again") from None
     for name in classes:
         if name not in seen:
             raise ConfigError(f"{source}: {unknown_name('class', name, seen)}")
     if not written:
         raise DataError(f"{source}: holds no meshes; expected .wrl, .obj or .sh3f files inside")
-    (folder / _READY).touch()
+    ready.write_text(what)
     return folder
 
 
@@ -200,39 +203,12 @@ def _label(path: Path) -> str:
 
 
 def _debian(source: Path) -> Iterator[Mesh]:
-    with _data_of(source) as content, tarfile.open(fileobj=content, mode="r|*") as archive:
-        for member in archive:
-            path = Path(member.name)
-            if not member.isfile():
-                continue
-            if path.suffix == ".wrl":
-                yield _label(path), path.name, partial(_opened, archive, member)
-            elif path.suffix == ".sh3f":
-                # A zip is read from its end, a stream only from its start
-                yield from _furniture(io.BytesIO(_opened(archive, member).read()))
-
-
-def _opened(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
-    content = archive.extractfile(member)
-    assert content is not None
-    return content
-
-
-@contextmanager
-def _data_of(source: Path) -> Iterator[IO[bytes]]:
-    """The tar archive with a Debian package's files: a member of an ar archive, after headers of 60 bytes."""
-    with source.open("rb") as file:
-        if file.read(8) != b"!<arch>\n":
-            raise DataError(f"{source}: not a Debian package; copy it again")
-        while header := file.read(60):
-            if len(header) < 60 or header[58:] != b"`\n":
-                break
-            if header[:8] == b"data.tar":
-                yield file
-                return
-            size = int(header[48:58])
-            file.seek(size + size % 2, 1)
-    raise DataError(f"{source}: holds no files; copy it again")
+    for path, content in debian_files(source):
+        if path.suffix == ".wrl":
+            yield _label(path), path.name, content
+        elif path.suffix == ".sh3f":
+            # A zip is read from its end, a stream only from its start
+            yield from _furniture(io.BytesIO(content().read()))
 
 
 def _furniture(archive: Path | IO[bytes]) -> Iterator[Mesh]:

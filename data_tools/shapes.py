@@ -284,7 +284,7 @@ def _run(options: argparse.Namespace) -> int:
 
     clouds = in_chunks(
         options.output,
-        {"verb": "shapes", "skip_unreadable": options.skip_unreadable, **facts},
+        {"verb": "shapes", **facts},
         chunks,
         assemble,
         what="chunks of clouds",

@@ -339,8 +339,12 @@ class TestMakers:
         header = bytes([0, 0, 8, 3]) + b"".join(n.to_bytes(4, "big") for n in images.shape)
         (tmp_path / "digits-idx3-ubyte.gz").write_bytes(gzip.compress(header + images.tobytes()))
         out = str(tmp_path / "a.h5")
-        assert main(["digits", str(tmp_path / "digits-idx3-ubyte.gz"), out, "--points"]) == 0
-        assert data.open(out)[:].coords.tolist() == [[0.375, 0.625]] * 3
+        assert main(["digits", str(tmp_path / "digits-idx3-ubyte.gz"), out, "--to", "points"]) == 0
+        events = data.open(out)[:]
+        assert events.columns == ()
+        assert events.counts.tolist() == [1, 1, 1]
+        assert (events.coords * 4).floor().tolist() == [[1, 2]] * 3
+        assert len(events.coords.unique(dim=0)) == 3
 
 
 class TestShapes:
