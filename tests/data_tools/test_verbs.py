@@ -286,11 +286,13 @@ def test_inspect_shows_the_set_on_one_screen(tmp_path: Path, capsys: pytest.Capt
     assert main(["inspect", "pythia-jets:test", "--plots", str(tmp_path / "plots")]) == 0
     text = capsys.readouterr().out
     lines = text.splitlines()
-    assert len(lines) < 25
-    assert max(map(len, lines[:-2])) <= 120
+    assert len(lines) < 27
+    assert max(map(len, lines[:-4])) <= 120
     for word in ("1,800 of 12,000 rows", "102,647 points", "gluon 600", "multiplicity", "jet_mass", "occupancy"):
         assert word in text
-    assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == ["histograms.png", "mean.png"]
+    assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == [
+        f"{name}.png" for name in ("events", "histograms", "mean", "profiles")
+    ]
 
 
 class TestMakers:
