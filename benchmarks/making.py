@@ -8,8 +8,9 @@ jets. Two such loops: one that hands events over in batches, as fast as the two 
 event and particle by particle, as their tutorials do. Rates count events, on both sides.
 
 Showers: the whole verb, file included, against a toy that goes particle by particle: each one flies on, is read out
-where it crosses a layer, and splits in two. It is written here after its paper, with the settings given there, and
-timed beside ours. The 9.9 ms a shower that were measured for its published program on another machine are printed as such.
+where it crosses one of three layers, and splits in two, for eight generations (255 particles). It is written here after
+its paper and timed beside ours. The 9.9 ms a shower that were measured for the published program, on another machine,
+are printed as such.
 
 References:
     SUPA: A Lightweight Diagnostic Simulator for Machine Learning in Particle Physics, Sinha et al., 2022,
@@ -71,7 +72,7 @@ class Counted:
         self.pythia = pythia
         self.events: list[int] = []
 
-    def nextBatch(self, events: int) -> object:  # noqa: N802
+    def nextBatch(self, events: int) -> object:
         self.events.append(events)
         return self.pythia.nextBatch(events)  # type: ignore[attr-defined]
 
