@@ -31,6 +31,15 @@ namespace sparsegen {
 
 using index_t = std::int64_t;
 
+// Active cells of dense rows: a bit a cell and the count of each row, then the cells and their values; see
+// kernels/active.inl.
+template <typename T>
+using MarkActiveFn = void(const T* values, index_t rows, index_t cells, T threshold, std::uint64_t* bits,
+                          index_t* counts);
+template <typename T>
+using ListActiveFn = void(const T* values, index_t rows, index_t cells, const std::uint64_t* bits,
+                          const index_t* table, index_t dim, index_t* coords, float* features);
+
 // Nearest target of every query, event by event. Returns nothing; see kernels/nearest.inl.
 template <typename T>
 using NearestFn = void(const T* queries, const index_t* query_offsets, const T* targets, const index_t* target_offsets,
@@ -104,6 +113,10 @@ using FlowFn = index_t(const double* a, const index_t* a_offsets, const double* 
 using MultiplyAddsFn = index_t(index_t steps, float* values);
 
 #define SPARSEGEN_KERNELS(KERNEL)         \
+    KERNEL(mark_active_f32, MarkActiveFn<float>)  \
+    KERNEL(mark_active_f64, MarkActiveFn<double>) \
+    KERNEL(list_active_f32, ListActiveFn<float>)  \
+    KERNEL(list_active_f64, ListActiveFn<double>) \
     KERNEL(pack_cells_f32, PackCellsFn<float>)   \
     KERNEL(pack_cells_f64, PackCellsFn<double>)  \
     KERNEL(best_cells_f32, BestCellsFn<float>)   \

@@ -5,6 +5,7 @@
 #include "parallel.hpp"
 #include "simd.hpp"
 
+#include "kernels/active.inl"
 #include "kernels/assignment.inl"
 #include "kernels/chamfer.inl"
 #include "kernels/convolve.inl"

@@ -123,11 +123,11 @@ class ImageStackReader(_ArrayReader, VoxelReader):
             raise DataError(
                 f"{path}: has shape {self._array.shape} and type {self._array.dtype}; expected numbers (N, H, W)"
             )
-        self.set_grid(image_grid(self._array.shape[1:]), (Column("intensity"),), None)
+        self.set_grid(image_grid(self._array.shape[1:]), (Column("intensity"),))
 
-    def values(self, start: int, stop: int) -> NDArray[Any]:
+    def pieces(self, start: int, stop: int) -> Iterator[tuple[int, NDArray[Any]]]:
         """Pixels ``(B, V)``."""
-        return np.asarray(self._array[start:stop]).reshape(stop - start, -1)
+        yield 0, np.asarray(self._array[start:stop]).reshape(stop - start, -1)
 
     read = VoxelReader.read
 

@@ -12,7 +12,7 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -148,18 +148,12 @@ class CaloChallengeReader(VoxelReader, HDF5Reader):
         require(path, "showers", showers, (None, None), "f")
         self.rows = len(showers)
         require(path, "incident_energies", incident, (self.rows, 1), "f")
-        self._buffer: NDArray[Any] | None = None
         grid = cylinder_grid(_geometry(path, showers.shape[1]))
-        self.set_grid(grid, (Column("energy", "MeV"),), showers.chunks[0] if showers.chunks else None)
+        self.set_grid(grid, (Column("energy", "MeV"),), showers)
 
-    def values(self, start: int, stop: int) -> NDArray[Any]:
-        """Voxel energies ``(B, V)`` [MeV], overwritten by the next call."""
-        if self._buffer is None:
-            self._buffer = np.empty((self.block, len(self.table)), self.dataset("showers").dtype)
-        return self.array_into(self._buffer, "showers", start, stop)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"_buffer": None}
+    def pieces(self, start: int, stop: int) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Voxel energies [MeV], a chunk of the file at a time."""
+        return self.pieces_of("showers", start, stop)
 
     def condition_values(self, start: int, stop: int) -> NDArray[Any]:
         """Incident energies ``(B, 1)`` [MeV]."""

@@ -10,6 +10,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +52,12 @@ class CaloGANReader(VoxelReader, HDF5Reader):
             require(path, key, self.dataset(key), (self.rows, *shape), "f")
         require(path, "energy", self.dataset("energy"), (self.rows, 1), "f")
         require(path, "overflow", self.dataset("overflow"), (self.rows, 3), "f")
-        chunks = self.dataset("layer_0").chunks
-        self.set_grid(calogan_grid(), (Column("energy", "MeV"),), chunks[0] if chunks else None)
+        self.set_grid(calogan_grid(), (Column("energy", "MeV"),), self.dataset("layer_0"))
 
-    def values(self, start: int, stop: int) -> NDArray[Any]:
+    def pieces(self, start: int, stop: int) -> Iterator[tuple[int, NDArray[Any]]]:
         """Cell energies of the three layers, one after the other ``(B, 504)`` [MeV]."""
         parts = [self.array(f"layer_{layer}", start, stop) for layer in range(3)]
-        return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
+        yield 0, np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
 
     def condition_values(self, start: int, stop: int) -> NDArray[Any]:
         """Incident energy and the overflow of each layer ``(B, 4)`` [MeV]."""

@@ -8,6 +8,7 @@ of unit cells.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +61,13 @@ class DenseReader(VoxelReader, HDF5Reader):
             require(path, "labels", self.dataset("labels"), (self.rows,), "i")
             count = int(self.array("labels").max(initial=0)) + 1
             self.classes = tuple(facts["classes"] or map(str, range(count)))
-        self.set_grid(grid, columns, images.chunks[0] if images.chunks else None)
+        self.set_grid(grid, columns, images)
 
-    def values(self, start: int, stop: int) -> NDArray[Any]:
+    def pieces(self, start: int, stop: int) -> Iterator[tuple[int, NDArray[Any]]]:
         """Pixels ``(B, V)``, or ``(B, C, V)`` of several channels."""
         images = self.array("images", start, stop)
         channels = (len(self.columns),) if len(self.columns) > 1 else ()
-        return images.reshape(len(images), *channels, len(self.table))
+        yield 0, images.reshape(len(images), *channels, len(self.table))
 
     def condition_values(self, start: int, stop: int) -> NDArray[Any] | None:
         """The file's conditions ``(B, K)``."""

@@ -12,6 +12,7 @@ import gzip
 import math
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ class IDXReader(VoxelReader):
             if self._labels.shape != (self.rows,):
                 raise DataError(f"{labels}: {len(self._labels)} labels for {self.rows} images; copy both again")
             self.classes = tuple(map(str, range(int(self._labels.max(initial=0)) + 1)))
-        self.set_grid(image_grid(self._images.shape[1:]), (Column("intensity"),), None)
+        self.set_grid(image_grid(self._images.shape[1:]), (Column("intensity"),))
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_images": None}
@@ -91,10 +92,10 @@ class IDXReader(VoxelReader):
         self.__dict__.update(state)
         self._images = read_idx(self.path)
 
-    def values(self, start: int, stop: int) -> NDArray[Any]:
+    def pieces(self, start: int, stop: int) -> Iterator[tuple[int, NDArray[Any]]]:
         """Intensities ``(B, V)``."""
         images = self._images[start:stop]
-        return images.reshape(len(images), -1) / np.float32(255)
+        yield 0, images.reshape(len(images), -1) / np.float32(255)
 
     def labels(self) -> NDArray[np.int64] | None:
         """Class index of every image, where a label file lies beside it."""

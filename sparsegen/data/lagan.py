@@ -46,12 +46,12 @@ class LAGANReader(VoxelReader, HDF5Reader):
         for name in self.conditions:
             require(path, name, self.dataset(name), (self.rows,), "f")
         grid = Grid.regular((height, width), (-_HALF,) * 2, (_HALF,) * 2, ("etarel", "phirel"), ("", "rad"))
-        self.set_grid(grid, (Column("pt", "GeV"),), images.chunks[0] if images.chunks else None)
+        self.set_grid(grid, (Column("pt", "GeV"),), images)
 
-    def values(self, start: int, stop: int) -> NDArray[Any]:
+    def pieces(self, start: int, stop: int) -> Iterator[tuple[int, NDArray[Any]]]:
         """Pixels ``(B, 625)`` [GeV]."""
         images = self.array("image", start, stop)
-        return images.reshape(len(images), -1)
+        yield 0, images.reshape(len(images), -1)
 
     def condition_values(self, start: int, stop: int) -> NDArray[Any] | None:
         """The file's jet records ``(B, K)``."""

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sparsegen.data.chunks import column_pieces
 from sparsegen.errors import DataError
 from sparsegen.events import Column, Events
 from sparsegen.grid import Grid
@@ -109,6 +110,7 @@ class HDF5Reader(Reader):
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file: h5py.File | None = None
+        self._datasets: dict[str, h5py.Dataset] = {}
         self._process = 0
 
     @property
@@ -116,20 +118,24 @@ class HDF5Reader(Reader):
         """The open file of this process."""
         if self._file is None or self._process != os.getpid():
             try:
-                self._file = h5py.File(self.path, "r")
+                self._file, self._datasets = h5py.File(self.path, "r"), {}
             except OSError as error:
                 raise DataError(f"{self.path}: not a readable HDF5 file ({error}); copy or make it again") from None
             self._process = os.getpid()
         return self._file
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_file": None, "_process": 0}
+        return self.__dict__ | {"_file": None, "_datasets": {}, "_process": 0}
 
     def dataset(self, key: str) -> h5py.Dataset:
         """A dataset that must exist."""
-        found = self.file.get(key)
+        file = self.file
+        if key in self._datasets:
+            return self._datasets[key]
+        found = file.get(key)
         if not isinstance(found, h5py.Dataset):
             raise DataError(f"{self.path}: key {key!r} is missing; it has {', '.join(sorted(self.file)) or 'no keys'}")
+        self._datasets[key] = found
         return found
 
     def array(self, key: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
@@ -141,15 +147,12 @@ class HDF5Reader(Reader):
             end = len(data) if stop is None else stop
             raise self._damaged(key, start, end, error) from None
 
-    def array_into(self, buffer: NDArray[Any], key: str, start: int, stop: int) -> NDArray[Any]:
-        """As :meth:`array`, into the first rows of a buffer of the data set's type: spares fresh memory each time."""
-        data = self.dataset(key)
-        stop = min(stop, len(data))
+    def pieces_of(self, key: str, start: int, stop: int) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Rows ``start:stop`` of a table, some columns at a time; see :func:`column_pieces`."""
         try:
-            data.read_direct(buffer, np.s_[start:stop], np.s_[: stop - start])
+            yield from column_pieces(self.dataset(key), start, stop)
         except OSError as error:
             raise self._damaged(key, start, stop, error) from None
-        return buffer[: stop - start]
 
     def _damaged(self, key: str, start: int, stop: int, error: OSError) -> DataError:
         reason = " ".join(str(error).split())

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,8 +14,9 @@ from numpy.typing import NDArray
 from sparsegen.data.reader import Reader
 from sparsegen.events import Column, Events
 from sparsegen.grid import Grid
+from sparsegen.kernels import active_cells
 
-__all__ = ["VoxelReader", "active_cells", "cell_table"]
+__all__ = ["VoxelReader", "cell_table"]
 
 _BLOCK_BYTES = 16 * 2**20
 _TYPICAL_OCCUPANCY = 0.1
@@ -26,81 +28,28 @@ def cell_table(grid: Grid) -> torch.Tensor:
     return grid.unravel(index if grid.valid is None else index[grid.valid.reshape(-1)])
 
 
-def active_cells(
-    values: NDArray[Any], table: torch.Tensor, threshold: float = 0.0
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Active cells of flat dense events: magnitude above a threshold in some channel, or not a number.
-
-    Args:
-        values: ``(B, V)`` or, with several channels, ``(B, C, V)``.
-        table: The cell of each of the V places ``(V, D)``, rising.
-        threshold: In the unit of the values.
-
-    Returns:
-        Cells ``(N, D)``, features ``(N, C)`` float32 and offsets ``(B + 1,)``.
-
-    Example:
-        >>> table = torch.tensor([[0, 0], [0, 1], [1, 0]])
-        >>> active_cells(np.array([[0.0, 2.0, 0.0], [1.0, 0.0, 3.0]]), table)[0].tolist()
-        [[0, 1], [0, 0], [1, 0]]
-    """
-    active = ~(np.abs(values) <= threshold) if threshold > 0 else values != 0
-    if values.ndim == 3:
-        active = active.any(1)
-    index = _flat_index(active)
-    offsets = np.searchsorted(index, np.arange(len(values) + 1) * active.shape[1])
-    counts = np.diff(offsets)
-    if values.ndim == 3:
-        event, place = np.divmod(index, active.shape[1])
-        features = values[event, :, place]
-    else:
-        features = values.reshape(-1).take(index)[:, None]
-        place = index
-        place -= np.repeat(np.arange(len(values)) * active.shape[1], counts)
-    return (
-        table.index_select(0, torch.from_numpy(place)),
-        torch.from_numpy(features.astype(np.float32, copy=False)),
-        torch.from_numpy(offsets.astype(np.int64, copy=False)),
-    )
-
-
-def _flat_index(active: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Flat positions of what is True, as ``flatnonzero``, and four times as fast where little is."""
-    flat = active.reshape(-1)
-    whole = len(flat) // 4 * 4
-    # Four flags a word: first the words with any, then the flags inside them
-    packed = flat[:whole].view(np.uint32)
-    words = np.flatnonzero(packed != 0)
-    inside = np.flatnonzero(packed.take(words).view(np.bool_))
-    index = words.take(inside >> 2)
-    index *= 4
-    inside &= 3
-    index += inside
-    return np.concatenate([index, whole + np.flatnonzero(flat[whole:])]) if whole < len(flat) else index
-
-
 class VoxelReader(Reader):
-    """Base of readers over dense arrays; at most one block is dense at a time."""
+    """Base of readers over dense arrays; at most one piece of a block is dense at a time."""
 
     is_cells = True
     threshold = 0.0
     table: torch.Tensor
 
-    def set_grid(self, grid: Grid, columns: Sequence[Column], chunk_rows: int | None) -> None:
-        """Take the geometry, and from it the sizes of blocks."""
+    def set_grid(self, grid: Grid, columns: Sequence[Column], stored: h5py.Dataset | None = None) -> None:
+        """Take the geometry, and from it and from what is stored the sizes of blocks."""
         self.grid = grid
         self.axes = grid.names
         self.columns = tuple(columns)
         self.table = cell_table(grid)
-        dense = 4 * len(self.table) * len(self.columns)
-        rows = chunk_rows or 1
+        dense = len(self.table) * len(self.columns) * (4 if stored is None else stored.dtype.itemsize)
+        rows = stored.chunks[0] if stored is not None and stored.chunks else 1
         self.block = max(rows, min(1024, _BLOCK_BYTES // dense) // rows * rows)
         hit = 8 * grid.dim + 4 * len(self.columns)
         self.event_bytes = 64 + int(_TYPICAL_OCCUPANCY * hit * len(self.table))
 
     @abstractmethod
-    def values(self, start: int, stop: int) -> NDArray[Any]:
-        """Dense values of some rows, ``(B, V)`` or ``(B, C, V)``."""
+    def pieces(self, start: int, stop: int) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Dense values of some rows, by places: the first place, and ``(B, v)`` or ``(B, C, v)`` from there on."""
 
     def condition_values(self, start: int, stop: int) -> NDArray[Any] | None:
         """Conditions of some rows ``(B, K)``."""
@@ -117,7 +66,11 @@ class VoxelReader(Reader):
         return events if take is None else events[torch.from_numpy(take)]
 
     def _run(self, start: int, stop: int) -> Events:
-        coords, features, offsets = active_cells(self.values(start, stop), self.table, self.threshold)
+        pieces = [
+            active_cells(values, self.table[first : first + values.shape[-1]], self.threshold)
+            for first, values in self.pieces(start, stop)
+        ]
+        coords, features, offsets = pieces[0] if len(pieces) == 1 else _woven(pieces)
         condition = self.condition_values(start, stop)
         # By construction sorted, without duplicates, and inside the grid: not checked again
         return Events._trusted(
@@ -132,3 +85,14 @@ class VoxelReader(Reader):
             grid=self.grid,
             ids=torch.arange(start, stop),
         )
+
+
+def _woven(pieces: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, ...]:
+    """The cells, features and offsets of events from those of their pieces, place after place."""
+    counts = torch.stack([offsets.diff() for _, _, offsets in pieces])
+    rows = torch.arange(counts.shape[1], dtype=torch.int16).repeat(len(pieces))
+    # A stable sort of small integers takes the time of a copy
+    order = torch.from_numpy(np.argsort(rows.repeat_interleave(counts.flatten()).numpy(), kind="stable"))
+    offsets = torch.nn.functional.pad(counts.sum(0).cumsum(0), (1, 0))
+    coords, features = (torch.cat([piece[i] for piece in pieces]).index_select(0, order) for i in (0, 1))
+    return coords, features, offsets

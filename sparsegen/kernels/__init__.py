@@ -4,6 +4,7 @@ Every function takes ``engine="auto"``; all engines give the same results, to th
 otherwise.
 """
 
+from sparsegen.kernels.active import active_cells
 from sparsegen.kernels.assignment import Assignment, assign, assign_costs
 from sparsegen.kernels.flow import pairwise_emd
 from sparsegen.kernels.mirrors import GROUPS, MirrorSearch
@@ -19,6 +20,7 @@ __all__ = [
     "CellSearch",
     "MirrorSearch",
     "Nearest",
+    "active_cells",
     "assign",
     "assign_costs",
     "instruction_set",

@@ -75,6 +75,23 @@ class TestCaloChallenge:
             expected = file["showers"][:].reshape(40, 1, 45, 16, 9)
         assert np.array_equal(data.open(path)[:].to_dense().numpy(), expected.astype(np.float32))
 
+    @pytest.mark.parametrize("chunks", [None, True, (8, 100), (7, 6480), (1, 6480), (40, 1)])
+    def test_events_do_not_depend_on_how_the_file_is_chunked(
+        self, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunks: object
+    ) -> None:
+        expected = data.open(path)[:]
+        with h5py.File(path) as one, h5py.File(tmp_path / "other.hdf5", "w") as other:
+            options = {} if chunks is None else {"chunks": chunks, "compression": "gzip"}
+            other.create_dataset("showers", data=one["showers"][:], **options)
+            other["incident_energies"] = one["incident_energies"][:]
+        # Pieces of few columns: an event is woven from many
+        monkeypatch.setattr("sparsegen.data.chunks._PIECE_BYTES", 2**16)
+        source = data.open(tmp_path / "other.hdf5")
+        for index in (slice(None), [39, 3, 3, 17], slice(5, 6)):
+            assert torch.equal(source[index].coords, expected[index].coords)
+            assert torch.equal(source[index].features, expected[index].features)
+            assert torch.equal(source[index].offsets, expected[index].offsets)
+
     def test_a_binning_beside_the_file_gives_the_geometry(self, tmp_path: Path) -> None:
         (tmp_path / "binning_dataset_1_photons.xml").write_text(PHOTONS)
         path = tmp_path / "showers.hdf5"
