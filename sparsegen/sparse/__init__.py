@@ -21,6 +21,8 @@ from sparsegen.sparse.conv import (
     SubmanifoldConv,
 )
 from sparsegen.sparse.functional import concat, prune, union_add
+from sparsegen.sparse.interchange import from_minkowski, to_minkowski
+from sparsegen.sparse.minkowski import MinkowskiBackend
 from sparsegen.sparse.native import NativeBackend
 from sparsegen.sparse.norm import BatchNorm, InstanceNorm, LayerNorm
 from sparsegen.sparse.pool import GlobalPool, MaxPool, MeanPool, SumPool, Switches, Unpool
@@ -36,6 +38,7 @@ __all__ = [
     "LayerNorm",
     "MaxPool",
     "MeanPool",
+    "MinkowskiBackend",
     "NativeBackend",
     "Sites",
     "SparseConv",
@@ -48,10 +51,12 @@ __all__ = [
     "Unpool",
     "backends",
     "concat",
+    "from_minkowski",
     "operator_norm",
     "prune",
     "spectral_norm",
     "spectral_normalise",
+    "to_minkowski",
     "union_add",
     "use_backend",
 ]

@@ -14,7 +14,17 @@ from sparsegen.errors import BackendError, unknown_name
 from sparsegen.registry import Registry
 from sparsegen.sparse.kernel_map import KernelMap
 
-__all__ = ["BACKENDS", "Backend", "Capabilities", "TorchBackend", "backends", "choose", "selected", "use_backend"]
+__all__ = [
+    "BACKENDS",
+    "OPTIONAL",
+    "Backend",
+    "Capabilities",
+    "TorchBackend",
+    "backends",
+    "choose",
+    "selected",
+    "use_backend",
+]
 
 
 @dataclass(frozen=True)
@@ -116,6 +126,12 @@ class TorchBackend:
             start += count
 
 
+# How to come by the back ends that an installation may lack.
+OPTIONAL = {
+    "native": "install sparsegen where a C++ compiler is",
+    "minkowski": "tools/minkowski makes an environment that has MinkowskiEngine",
+}
+
 BACKENDS: Registry[Backend] = Registry("sparse back end")
 BACKENDS.register("torch")(TorchBackend())
 
@@ -145,6 +161,8 @@ class use_backend(AbstractContextManager[None]):
 
     def __init__(self, name: str) -> None:
         if name != "auto" and name not in BACKENDS:
+            if name in OPTIONAL:
+                raise BackendError(f"the {name} back end is not installed: {OPTIONAL[name]}")
             raise BackendError(unknown_name("sparse back end", name, ["auto", *BACKENDS]))
         self._before = _state["name"]
         _state["name"] = name
@@ -157,7 +175,7 @@ class use_backend(AbstractContextManager[None]):
 
 
 # Fastest first.
-_PREFERENCE = ("native", "torch")
+_PREFERENCE = ("native", "torch", "minkowski")
 
 
 def choose(x: Tensor, dim: int, periodic: bool) -> Backend:

@@ -48,6 +48,10 @@ class _Conv(nn.Module):
         super().__init__()
         if not 1 <= dim <= 4:
             raise ConfigError(f"{type(self).__name__}: {dim} dimensions; expected 1 to 4")
+        if min(in_channels, out_channels, groups) < 1:
+            raise ConfigError(
+                f"{type(self).__name__}: {in_channels} -> {out_channels} channels in {groups} groups; expected 1 or more"
+            )
         if in_channels % groups or out_channels % groups:
             raise ConfigError(
                 f"{type(self).__name__}: {groups} groups do not divide {in_channels} -> {out_channels} channels"
@@ -71,6 +75,8 @@ class _Conv(nn.Module):
             nn.init.uniform_(self.bias, -bound, bound)
 
     def _check(self, x: SparseTensor) -> None:
+        if not isinstance(x, SparseTensor):
+            raise DataError(f"{type(self).__name__} of a {type(x).__name__}; expected a SparseTensor")
         if x.sites.dim != self.dim:
             raise DataError(f"{type(self).__name__} of {self.dim} dimensions for {x}")
         if x.features.shape[1] != self.in_channels:
@@ -234,6 +240,8 @@ class SparseConvTranspose(_Transpose):
             DataError: ``target``'s lattice is not the one that the transposed convolution leads to.
         """
         self._check(x)
+        if not isinstance(target, SparseTensor):
+            raise DataError(f"SparseConvTranspose onto a {type(target).__name__}; expected a SparseTensor")
         shape = self.window.shape_up(x.spatial_shape, x.periodic)
         # A strided convolution drops what is left over at the end of an open axis: several lattices lead to one.
         fits = (target.sites.dim, target.batch_size, target.periodic) == (self.dim, x.batch_size, x.periodic) and all(

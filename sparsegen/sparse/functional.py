@@ -14,6 +14,23 @@ from sparsegen.sparse.tensor import Sites, SparseTensor
 __all__ = ["concat", "convolve", "prune", "union_add"]
 
 
+def _check_operands(x: Tensor, weight: Tensor, kernel_map: KernelMap, groups: int, bias: Tensor | None) -> None:
+    taps, cin, cout = len(kernel_map.starts) - 1, x.shape[-1], weight.shape[-1]
+    if x.shape != (kernel_map.sizes[0], cin) or weight.shape != (taps, cin // groups, cout) or cout % groups:
+        raise DataError(
+            f"convolve: features {tuple(x.shape)} and weight {tuple(weight.shape)} in {groups} groups; "
+            f"expected ({kernel_map.sizes[0]}, Cin) and ({taps}, Cin / groups, Cout)"
+        )
+    place = kernel_map.inputs.device
+    if not x.device == weight.device == place:
+        raise DataError(f"convolve: features on {x.device}, weight on {weight.device}, sites on {place}; move them")
+    if bias is not None and (bias.shape, bias.dtype, bias.device) != ((cout,), weight.dtype, weight.device):
+        raise DataError(
+            f"convolve: bias {tuple(bias.shape)} of {bias.dtype} on {bias.device}; "
+            f"expected ({cout},) of {weight.dtype} on {weight.device}, as the weight"
+        )
+
+
 def convolve(
     x: Tensor, weight: Tensor, kernel_map: KernelMap, sites: Sites, groups: int = 1, bias: Tensor | None = None
 ) -> Tensor:
@@ -26,7 +43,11 @@ def convolve(
         sites: The sites of ``x``.
         groups: Channel groups that do not see each other.
         bias: ``(Cout,)``, or None.
+
+    Raises:
+        DataError: Shapes, types or devices disagree: kernels trust them.
     """
+<<<<<<< HEAD
     if torch.is_autocast_enabled(x.device.type):
         # Half precision would accumulate over pairs; under autocast the product stays in the weights' own type.
         with torch.autocast(x.device.type, enabled=False):
@@ -38,13 +59,26 @@ def convolve(
     parts = zip(x.chunk(groups, 1), weight.chunk(groups, 2), strict=True)
     joined = torch.cat([operators.convolve(a.contiguous(), b, kernel_map, backend) for a, b in parts], 1)
     return joined if bias is None else joined + bias
+=======
+    _check_operands(x, weight, kernel_map, groups, bias)
+    # Half precision would accumulate over pairs; under autocast the product stays in the weights' own type.
+    with torch.autocast(x.device.type, enabled=False):
+        x = x.to(weight.dtype)
+        backend = choose(x, sites.dim, any(sites.periodic))
+        if groups == 1:
+            return _convolve(x, weight, kernel_map, backend, bias)
+        parts = zip(x.chunk(groups, 1), weight.chunk(groups, 2), strict=True)
+        joined = torch.cat([_convolve(a.contiguous(), b, kernel_map, backend) for a, b in parts], 1)
+        return joined if bias is None else joined + bias
+>>>>>>> e3562ee (MinkowskiEngine as a back end, tensors and layers both ways; operands that do not fit are refused before any kernel reads them)
 
 
 def prune(x: SparseTensor, keep: Tensor) -> SparseTensor:
     """Only the sites where ``keep (N,)`` is True; pruning all of them is allowed."""
-    if keep.shape != (len(x),) or keep.dtype != torch.bool:
+    if keep.shape != (len(x),) or keep.dtype != torch.bool or keep.device != x.coords.device:
         raise DataError(
-            f"prune: keep of shape {tuple(keep.shape)} and type {keep.dtype} for {len(x)} sites; expected bool"
+            f"prune: keep of shape {tuple(keep.shape)} and type {keep.dtype} on {keep.device} "
+            f"for {len(x)} sites on {x.coords.device}; expected bool"
         )
     return SparseTensor.on(x.sites.subset(keep), x.features[keep])
 
@@ -68,14 +102,13 @@ def union_add(a: SparseTensor, b: SparseTensor) -> SparseTensor:
     return SparseTensor.on(Sites(coords, a.spatial_shape, a.batch_size, a.sites.stride, a.periodic), summed)
 
 
-def concat(*tensors: SparseTensor) -> SparseTensor:
+def concat(first: SparseTensor, *others: SparseTensor) -> SparseTensor:
     """Channels of tensors on the same sites, side by side.
 
     Raises:
         DataError: The sites differ.
     """
-    first = tensors[0]
-    for other in tensors[1:]:
+    for other in others:
         if not first.sites.same(other.sites):
             raise DataError(f"concat: the sites differ: {first} and {other}; union_add joins unequal sites")
-    return first.replace(torch.cat([t.features for t in tensors], 1))
+    return first.replace(torch.cat([t.features for t in (first, *others)], 1))

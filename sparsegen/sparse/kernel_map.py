@@ -6,14 +6,15 @@ import itertools
 import math
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sparsegen.errors import ConfigError
 
-__all__ = ["KernelMap", "Window", "starts_of"]
+__all__ = ["KernelMap", "Placement", "Window", "starts_of"]
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,23 @@ def starts_of(counts: Tensor) -> Tensor:
     return nn.functional.pad(counts.cumsum(0), (1, 0))
 
 
+@dataclass(frozen=True)
+class Placement:
+    """Where a map's rows lie: what an engine needs that makes its own map.
+
+    Args:
+        window: Kernel geometry.
+        fine: The sites that windows look at ``(N, 1 + D)``.
+        coarse: The windows ``(M, 1 + D)``, in steps of the stride.
+        cache: What back ends made of them.
+    """
+
+    window: Window
+    fine: Tensor
+    coarse: Tensor
+    cache: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+
 class KernelMap:
     """Pairs of input and output rows, grouped by tap.
 
@@ -92,7 +110,14 @@ class KernelMap:
         sizes: Number of input and of output rows.
         identity: The tap that pairs every row with itself, where there is one.
         wraps: Whether an axis is periodic, so that rows may not rise within a tap.
+
+    Attributes:
+        placement: Where the rows lie, if it was said.
+        upward: Whether the inputs are the windows, as in a transposed convolution.
     """
+
+    placement: Placement | None = None
+    upward: bool = False
 
     def __init__(
         self,
@@ -153,6 +178,7 @@ class KernelMap:
                 self.outputs, self.inputs, self.starts, self.sizes[::-1], self.identity, self.wraps
             )
             self._swapped._origin = weakref.ref(self)
+            self._swapped.placement, self._swapped.upward = self.placement, not self.upward
         return self._swapped
 
     @property

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from sparsegen.sparse import bitmap, search
 from sparsegen.sparse.backends import selected
-from sparsegen.sparse.kernel_map import KernelMap, Window
-from sparsegen.sparse.tensor import Sites, unravel
+from sparsegen.sparse.kernel_map import KernelMap, Placement, Window
+from sparsegen.sparse.tensor import Sites, check_lattice, unravel
 
 __all__ = ["generated", "strided", "submanifold", "transposed"]
 
@@ -19,7 +19,13 @@ def _native(sites: Sites, shape: Sequence[int] | None = None) -> bool:
 
 
 def _between(source: Sites, window: Window, coords: Tensor, shape: Sequence[int]) -> KernelMap:
-    return (bitmap if _native(source) else search).search(source, window, coords, shape)
+    found = (bitmap if _native(source) else search).search(source, window, coords, shape)
+    return _located(found, window, source.coords, coords)
+
+
+def _located(found: KernelMap, window: Window, fine: Tensor, coarse: Tensor) -> KernelMap:
+    found.placement = Placement(window, fine, coarse)
+    return found
 
 
 def submanifold(sites: Sites, kernel: tuple[int, ...], dilation: tuple[int, ...]) -> KernelMap:
@@ -29,11 +35,12 @@ def submanifold(sites: Sites, kernel: tuple[int, ...], dilation: tuple[int, ...]
         padding = tuple((k // 2) * d for k, d in zip(kernel, dilation, strict=True))
         window = Window(kernel, (1,) * len(kernel), padding, dilation)
         if all(k % 2 for k in kernel):
-            sites.cache[name] = (bitmap if _native(sites) else search).mirrored(sites, window)
+            found = (bitmap if _native(sites) else search).mirrored(sites, window)
+            sites.cache[name] = _located(found, window, sites.coords, sites.coords)
         else:
             sites.cache[name] = _between(sites, window, sites.coords, sites.spatial_shape)
-    found: KernelMap = sites.cache[name]
-    return found
+    result: KernelMap = sites.cache[name]
+    return result
 
 
 def strided(sites: Sites, window: Window, rule: str) -> tuple[Sites, KernelMap]:
@@ -48,6 +55,7 @@ def strided(sites: Sites, window: Window, rule: str) -> tuple[Sites, KernelMap]:
     name = ("strided", window, rule)
     if name not in sites.cache:
         shape = window.shape_down(sites.spatial_shape, sites.periodic)
+        check_lattice(sites.batch_size, shape)
         stride = tuple(a * b for a, b in zip(sites.stride, window.stride, strict=True))
         if _native(sites, shape):
             # The sites that contain an input are those that see one through a window as large as the stride.
@@ -62,6 +70,7 @@ def strided(sites: Sites, window: Window, rule: str) -> tuple[Sites, KernelMap]:
         else:
             out = _placed(search.contained(sites, window, shape), sites, shape, stride)
             kernel_map = search.search(sites, window, out.coords, shape)
+        _located(kernel_map, window, sites.coords, out.coords)
         sites.cache[name] = (out, kernel_map)
     result: tuple[Sites, KernelMap] = sites.cache[name]
     return result
@@ -89,12 +98,14 @@ def generated(sites: Sites, window: Window) -> tuple[Sites, KernelMap]:
         else:
             stride = tuple(a // b for a, b in zip(sites.stride, window.stride, strict=True))
         shape = window.shape_up(sites.spatial_shape, sites.periodic)
+        check_lattice(sites.batch_size, shape)
         if _native(sites, shape):
             out = bitmap.reach(sites, window, shape, stride, down=False)
             kernel_map = bitmap.search(out, window, sites.coords, sites.spatial_shape).swapped
         else:
             keys, kernel_map = search.reach_up(sites, window, shape)
             out = _placed(keys, sites, shape, stride)
+        _located(kernel_map, window, out.coords, sites.coords).upward = True
         sites.cache[name] = (out, kernel_map)
     result: tuple[Sites, KernelMap] = sites.cache[name]
     return result

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sparsegen.sparse.kernel_map import KernelMap, Window, starts_of
-from sparsegen.sparse.tensor import Sites
+from sparsegen.sparse.tensor import Sites, check_lattice
 
 __all__ = ["mirrored", "reach_down", "reach_up", "search"]
 
@@ -69,6 +69,7 @@ def neighbours(source: Sites, window: Window, coords: Tensor, shape: Sequence[in
         k, s, p, d = (v[axis] for v in (window.kernel, window.stride, window.padding, window.dilation))
         before.append(0 if source.periodic[axis] else p)
         sizes.append(n if source.periodic[axis] else max(p + n, (m - 1) * s + (k - 1) * d + 1))
+    check_lattice(source.batch_size, tuple(sizes))
     index = _Index.of(source, tuple(before), tuple(sizes))
     base = coords[:, 0]
     spread = torch.zeros(1, 1, dtype=torch.int64, device=coords.device)

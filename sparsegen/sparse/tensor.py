@@ -84,6 +84,18 @@ class Sites:
         return Sites(self.coords[keep], self.spatial_shape, self.batch_size, self.stride, self.periodic)
 
 
+def check_lattice(batch_size: int, shape: tuple[int, ...]) -> None:
+    """That a batch of lattices can be numbered.
+
+    Raises:
+        DataError: It has no axis, an axis without sites, or more sites than an index holds.
+    """
+    if batch_size < 0 or min(shape, default=0) < 1:
+        raise DataError(f"SparseTensor: a batch of {batch_size} lattices {shape}; expected axes of at least one site")
+    if batch_size * math.prod(shape) >= 2**62:
+        raise DataError(f"SparseTensor: a batch of {batch_size} lattices {shape} has more sites than 62 bits count")
+
+
 def ravel(coords: Tensor, shape: Sequence[int]) -> Tensor:
     """Row-major index of ``(N, 1 + D)`` batch-first coordinates."""
     key = coords[:, 0]
@@ -164,6 +176,8 @@ class SparseTensor:
         dim = len(shape)
         strides = (stride,) * dim if isinstance(stride, int) else tuple(int(s) for s in stride)
         flags = periodic_flags(periodic, tuple(f"x{i}" for i in range(dim)), dim)
+        if len(strides) != dim or min(strides, default=1) < 1:
+            raise DataError(f"SparseTensor: stride {stride}; expected {dim} numbers of at least 1")
         if coords.ndim != 2 or coords.shape[1] != 1 + dim or coords.dtype != torch.int64:
             raise DataError(
                 f"SparseTensor: coords of shape {tuple(coords.shape)} and type {coords.dtype}; "
@@ -176,8 +190,7 @@ class SparseTensor:
             )
         if features.device != coords.device:
             raise DataError(f"SparseTensor: features on {features.device}, coords on {coords.device}; move one of them")
-        if batch_size * math.prod(shape) >= 2**62:
-            raise DataError(f"SparseTensor: a batch of {batch_size} lattices {shape} has more sites than 62 bits count")
+        check_lattice(batch_size, shape)
         coords = coords.contiguous()
         key, rises = _checked_keys(coords, (batch_size, *shape))
         if not rises:
@@ -224,8 +237,13 @@ class SparseTensor:
 
     def replace(self, features: Tensor) -> SparseTensor:
         """Other features ``(N, C')`` on the same sites."""
-        if len(features) != len(self.sites):
-            raise DataError(f"SparseTensor.replace: {len(features)} rows for {len(self.sites)} sites")
+        if features.ndim != 2 or len(features) != len(self.sites) or not features.is_floating_point():
+            raise DataError(
+                f"SparseTensor.replace: features of shape {tuple(features.shape)} and type {features.dtype} "
+                f"for {len(self.sites)} sites; expected (N, C) of a floating type"
+            )
+        if features.device != self.coords.device:
+            raise DataError(f"SparseTensor.replace: features on {features.device}, sites on {self.coords.device}")
         return SparseTensor.on(self.sites, features)
 
     def to_dense(self) -> Tensor:

@@ -15,6 +15,8 @@ from sparsegen.sparse import (
     SparseTensor,
     SparsityInvariantConv,
     SubmanifoldConv,
+    prune,
+    use_backend,
 )
 
 SHAPES = {1: (12,), 2: (8, 6), 3: (6, 4, 6), 4: (4, 4, 2, 4)}
@@ -47,7 +49,7 @@ def dense_transpose(x, weight, shape, stride, padding, dilation, groups=1, perio
     """The adjoint of :func:`dense_conv`: torch's transposed convolution."""
     out = torch.zeros(x.shape[0], weight.shape[1] * groups, *shape, dtype=x.dtype, requires_grad=True)
     made = dense_conv(out, weight, stride, padding, dilation, groups, periodic)
-    return torch.autograd.grad(made, out, x)[0]
+    return torch.autograd.grad(made, out, x, create_graph=True)[0]
 
 
 def at(dense: Tensor, x: SparseTensor) -> Tensor:
@@ -136,6 +138,86 @@ def test_dense_weight_is_what_torch_takes(backend, cloud, dim):
     dense = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[dim - 1]
     expected = dense(x.to_dense(), up.dense_weight(), up.bias, 2, 1, groups=2)
     assert torch.allclose(up(x).to_dense(), expected, atol=1e-12)
+
+
+def grouped(weight, groups):
+    """A sparse layer's weight ``(K, Cin / groups, Cout)`` without groups, zero where channels do not see each other."""
+    return torch.stack([torch.block_diag(*tap.chunk(groups, 1)) for tap in weight])
+
+
+def expected(layer, x, y):
+    """What dense convolution gives at the sites of ``y``, differentiable in features and parameters alike."""
+    w, ones, padding = layer.window, (1,) * layer.dim, layer.window.padding
+    if isinstance(layer, SubmanifoldConv):
+        padding = tuple(d * (k // 2) for k, d in zip(w.kernel, w.dilation, strict=True))
+    geometry = (w.stride, padding, w.dilation)
+    if isinstance(layer, SparseConvTranspose | GenerativeConvTranspose):
+        kernel = grouped(layer.weight, layer.groups).permute(1, 2, 0).unflatten(2, w.kernel)
+        dense = dense_transpose(x.to_dense(), kernel, y.spatial_shape, *geometry)
+    else:
+        kernel = grouped(layer.weight, layer.groups).permute(2, 1, 0).unflatten(2, w.kernel)
+        dense = dense_conv(x.to_dense(), kernel, *geometry)
+    if isinstance(layer, SparsityInvariantConv):
+        active = x.replace(torch.ones_like(x.features[:, :1])).to_dense()
+        dense = dense / dense_conv(active, torch.ones_like(kernel[:1, :1]), *geometry).clamp(min=1)
+    return at(dense + layer.bias.view(-1, *ones), y)
+
+
+EVERY_LAYER = {
+    "submanifold": lambda dim: SubmanifoldConv(dim, 4, 6, 3),
+    "submanifold, even, dilated": lambda dim: SubmanifoldConv(dim, 4, 6, 2, dilation=2),
+    "submanifold, grouped": lambda dim: SubmanifoldConv(dim, 4, 6, 3, groups=2),
+    "tiles": lambda dim: SparseConv(dim, 4, 6, 2, 2),
+    "strided": lambda dim: SparseConv(dim, 4, 6, 3, 2, 1, groups=2),
+    "strided, floor": lambda dim: SparseConv(dim, 4, 6, 3, 2, 1, support="floor"),
+    "padded, dilated": lambda dim: SparseConv(dim, 4, 6, 2, 1, 1, 2),
+    "invariant": lambda dim: SparsityInvariantConv(dim, 4, 6, 3),
+    "transposed": lambda dim: SparseConvTranspose(dim, 4, 6, 2, 2),
+    "transposed, uneven": lambda dim: SparseConvTranspose(dim, 4, 6, 3, 2, 1, groups=2),
+    "generative": lambda dim: GenerativeConvTranspose(dim, 4, 6, 2, 2),
+    "generative, uneven": lambda dim: GenerativeConvTranspose(dim, 4, 6, 3, 2, 1, groups=2),
+}
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=["f32", "f64"])
+@pytest.mark.parametrize("dim", SHAPES)
+@pytest.mark.parametrize("name", EVERY_LAYER)
+def test_every_layer_and_its_gradients_equal_dense_and_torchs(backend, cloud, name, dim, dtype):
+    torch.manual_seed(0)
+    x = cloud(SHAPES[dim], 4, 3, dtype=dtype)
+    layer = EVERY_LAYER[name](dim).to(dtype)
+    more = ()
+    if isinstance(layer, SparseConvTranspose):
+        more = (cloud(layer.window.shape_up(SHAPES[dim], (False,) * dim), 1, 3, dtype=dtype, seed=1),)
+    inputs = [x.features.requires_grad_(), *layer.parameters()]
+
+    def run(x):
+        y = layer(SparseTensor(x.features, x.coords, x.spatial_shape, x.batch_size), *more)
+        return y, [y.features, *torch.autograd.grad(y.features.square().sum(), inputs)]
+
+    y, found = run(x)
+    dense = expected(layer, x, y)
+    dense = [dense, *torch.autograd.grad(dense.square().sum(), inputs)]
+    with use_backend("torch"):
+        other, reference = run(x)
+    assert other.sites.same(y.sites)
+    for a, b, c in zip(found, dense, reference, strict=True):
+        scale = max(1.0, float(b.detach().abs().max()))
+        assert torch.allclose(a, b, rtol=0, atol=TOLERANCE[dtype] * scale)
+        assert torch.allclose(a, c, rtol=0, atol=TOLERANCE[dtype] * scale)
+
+
+@pytest.mark.parametrize("dim", SHAPES)
+@pytest.mark.parametrize("name", EVERY_LAYER)
+def test_every_layer_takes_a_tensor_whose_sites_were_all_pruned(backend, cloud, name, dim):
+    x = cloud(SHAPES[dim], 4)
+    none = prune(x.replace(x.features.requires_grad_()), torch.zeros(len(x), dtype=torch.bool))
+    layer = EVERY_LAYER[name](dim).double()
+    shape = layer.window.shape_up(SHAPES[dim], (False,) * dim)
+    y = layer(none, cloud(shape, 1)) if isinstance(layer, SparseConvTranspose) else layer(none)
+    assert torch.equal(y.features, layer.bias.expand(len(y), -1))
+    y.features.sum().backward()
+    assert not bool(layer.weight.grad.any()) and not bool(x.features.grad.any())
 
 
 def test_floor_rule_keeps_the_sites_that_contain_an_input(backend, cloud):

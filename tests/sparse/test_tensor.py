@@ -9,6 +9,7 @@ from sparsegen.errors import BackendError, ConfigError, DataError
 from sparsegen.events import Events
 from sparsegen.grid import Grid
 from sparsegen.sparse import (
+    GenerativeConvTranspose,
     SparseConv,
     SparseConvTranspose,
     SparseTensor,
@@ -122,11 +123,72 @@ ONES = torch.ones(2, 3)
         (ONES.long(), COORDS, (4, 4), r"type torch.int64 for 2 sites; expected \(N, C\) of a floating type"),
         (ONES, COORDS.to("meta"), (4, 4), "features on cpu, coords on meta"),
         (ONES, COORDS, (2**31, 2**31), "more sites than 62 bits count"),
+        (ONES, COORDS.float(), (4, 4), r"type torch.float32; expected \(N, 3\) int64"),
+        (ONES[:, 0], COORDS, (4, 4), r"features of shape \(2,\) .* expected \(N, C\)"),
+        (ONES[:0], COORDS[:0], (0, 4), "expected axes of at least one site"),
+        (ONES[:0], COORDS[:0, :1], (), "expected axes of at least one site"),
     ],
 )
-def test_bad_tensors_are_refused(features, coords, shape, text):
+def test_bad_tensors_are_refused(backend, features, coords, shape, text):
     with pytest.raises(DataError, match=text):
         SparseTensor(features, coords, shape, 1)
+
+
+@pytest.mark.parametrize(
+    ("features", "text"),
+    [
+        (ONES[:1], r"shape \(1, 3\) .* for 2 sites"),
+        (ONES[:, 0], r"shape \(2,\)"),
+        (ONES[..., None], r"shape \(2, 3, 1\)"),
+        (ONES.long(), "type torch.int64 .* expected .* a floating type"),
+        (ONES.to("meta"), "features on meta, sites on cpu"),
+    ],
+)
+def test_bad_features_are_not_put_on_sites(features, text):
+    with pytest.raises(DataError, match=text):
+        SparseTensor(ONES, COORDS, (4, 4), 1).replace(features)
+
+
+@pytest.mark.parametrize("stride", [0, (1, 0), (2, 2, 2)])
+def test_a_stride_is_one_positive_number_an_axis(stride):
+    with pytest.raises(DataError, match="expected 2 numbers of at least 1"):
+        SparseTensor(ONES, COORDS, (4, 4), 1, stride)
+
+
+def parameter(*shape, **options):
+    return torch.nn.Parameter(torch.ones(*shape, **options))
+
+
+@pytest.mark.parametrize("kind", [SubmanifoldConv, SparseConv, GenerativeConvTranspose])
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        (
+            "weight",
+            parameter(4, 3, 5),
+            r"weight \(4, 3, 5\) in 1 groups; expected \(2, Cin\) and \(9, Cin / groups, Cout\)",
+        ),
+        ("weight", parameter(9, 2, 5), r"features \(2, 3\) and weight \(9, 2, 5\)"),
+        ("weight", parameter(9, 3, 5, device="meta"), "weight on meta, sites on cpu; move them"),
+        ("bias", parameter(4), r"bias \(4,\) .* expected \(5,\)"),
+        ("bias", parameter(5, dtype=torch.float64), "bias .* of torch.float64 .* of torch.float32"),
+        ("bias", parameter(5, device="meta"), "bias .* on meta"),
+    ],
+)
+def test_parameters_that_do_not_fit_are_refused(backend, kind, name, value, text):
+    layer = kind(2, 3, 5, 3)
+    setattr(layer, name, value)
+    with pytest.raises(DataError, match=text):
+        layer(SparseTensor(ONES, COORDS, (4, 4), 1))
+
+
+def test_lattices_that_an_index_does_not_hold_are_refused(backend):
+    coords = torch.tensor([[0, 0, 0], [0, 2**40, 2**20 - 1]])
+    x = SparseTensor(torch.ones(2, 1), coords, (2**40 + 1, 2**20), 1)
+    with pytest.raises(DataError, match="more sites than 62 bits count"):
+        GenerativeConvTranspose(2, 1, 1, 4, 4)(x)
+    with pytest.raises(DataError, match="more sites than 62 bits count"):
+        SparseConv(2, 3, 1, 3, padding=2**31)(SparseTensor(ONES, COORDS, (4, 4), 1))
 
 
 def test_layers_refuse_what_does_not_fit(cloud):
@@ -147,10 +209,20 @@ def test_layers_refuse_what_does_not_fit(cloud):
         SparseConvTranspose(2, 3, 4, 2, 2)(x, x)
     with pytest.raises(DataError, match="leads to the lattice"):
         SparseConvTranspose(2, 3, 4, 2, 2)(x, cloud((12, 12), periodic=(0,)))
-    with pytest.raises(DataError, match="rows for"):
-        x.replace(x.features[1:])
+    for other in (x.to_dense(), x.features):
+        with pytest.raises(DataError, match="of a Tensor; expected a SparseTensor"):
+            SubmanifoldConv(2, 3, 2, 3)(other)
+    with pytest.raises(DataError, match="onto a Tensor; expected a SparseTensor"):
+        SparseConvTranspose(2, 3, 4, 2, 2)(x, x.to_dense())
+    for channels in ((0, 4), (3, 0)):
+        with pytest.raises(ConfigError, match="expected 1 or more"):
+            SubmanifoldConv(2, *channels, 3)
+    with pytest.raises(ConfigError, match="expected 1 or more"):
+        SubmanifoldConv(2, 3, 4, 3, groups=0)
     with pytest.raises(DataError, match="expected bool"):
         prune(x, torch.ones(len(x)))
+    with pytest.raises(DataError, match=r"on meta .* on cpu"):
+        prune(x, torch.ones(len(x), dtype=torch.bool, device="meta"))
     with pytest.raises(DataError, match="lattices differ"):
         union_add(x, cloud((6, 7), 3, dtype=torch.float32))
     with pytest.raises(DataError, match="3 channels and 2 channels"):
