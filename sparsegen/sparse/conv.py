@@ -49,9 +49,8 @@ class _Conv(nn.Module):
         if not 1 <= dim <= 4:
             raise ConfigError(f"{type(self).__name__}: {dim} dimensions; expected 1 to 4")
         if min(in_channels, out_channels, groups) < 1:
-            raise ConfigError(
-                f"{type(self).__name__}: {in_channels} -> {out_channels} channels in {groups} groups; expected 1 or more"
-            )
+            counts = f"{in_channels} -> {out_channels} channels in {groups} groups"
+            raise ConfigError(f"{type(self).__name__}: {counts}; expected 1 or more")
         if in_channels % groups or out_channels % groups:
             raise ConfigError(
                 f"{type(self).__name__}: {groups} groups do not divide {in_channels} -> {out_channels} channels"

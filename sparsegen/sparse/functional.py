@@ -47,7 +47,7 @@ def convolve(
     Raises:
         DataError: Shapes, types or devices disagree: kernels trust them.
     """
-<<<<<<< HEAD
+    _check_operands(x, weight, kernel_map, groups, bias)
     if torch.is_autocast_enabled(x.device.type):
         # Half precision would accumulate over pairs; under autocast the product stays in the weights' own type.
         with torch.autocast(x.device.type, enabled=False):
@@ -59,18 +59,6 @@ def convolve(
     parts = zip(x.chunk(groups, 1), weight.chunk(groups, 2), strict=True)
     joined = torch.cat([operators.convolve(a.contiguous(), b, kernel_map, backend) for a, b in parts], 1)
     return joined if bias is None else joined + bias
-=======
-    _check_operands(x, weight, kernel_map, groups, bias)
-    # Half precision would accumulate over pairs; under autocast the product stays in the weights' own type.
-    with torch.autocast(x.device.type, enabled=False):
-        x = x.to(weight.dtype)
-        backend = choose(x, sites.dim, any(sites.periodic))
-        if groups == 1:
-            return _convolve(x, weight, kernel_map, backend, bias)
-        parts = zip(x.chunk(groups, 1), weight.chunk(groups, 2), strict=True)
-        joined = torch.cat([_convolve(a.contiguous(), b, kernel_map, backend) for a, b in parts], 1)
-        return joined if bias is None else joined + bias
->>>>>>> e3562ee (MinkowskiEngine as a back end, tensors and layers both ways; operands that do not fit are refused before any kernel reads them)
 
 
 def prune(x: SparseTensor, keep: Tensor) -> SparseTensor:

@@ -126,7 +126,7 @@ def from_minkowski(
     }
     if type(y) not in kinds:
         raise DataError(f"from_minkowski: {type(y).__name__}; expected a SparseTensor, a convolution or a batch norm")
-    made, g, kind = None, y.kernel_generator, kinds[type(y)]
+    g, kind = y.kernel_generator, kinds[type(y)]
     window = _centred(tuple(g.kernel_size), tuple(g.kernel_stride), tuple(g.kernel_dilation))
     reason = _foreign(kind, window)
     if g.region_type != minkowski.RegionType.HYPER_CUBE:
@@ -135,14 +135,14 @@ def from_minkowski(
         reason = "expand_coordinates, on a lattice without end"
     if reason is not None:
         raise DataError(f"from_minkowski: {y} has no counterpart in sparsegen: {reason}")
-    arguments = (y.dimension, y.in_channels, y.out_channels, window.kernel)
-    bias = y.bias is not None
+    arguments: list[Any] = [y.dimension, y.in_channels, y.out_channels, window.kernel]
     if kind is SparseConv and set(window.stride) == {1}:
-        made = SubmanifoldConv(*arguments, window.dilation, bias=bias)
+        kind, arguments = SubmanifoldConv, [*arguments, window.dilation]
     else:
-        rule = {"support": "floor"} if kind is SparseConv else {}
-        made = kind(*arguments, window.stride, window.padding, window.dilation, bias=bias, **rule)
-    made = made.to(y.kernel)
+        arguments += [window.stride, window.padding, window.dilation]
+    made: _Conv = kind(*arguments, bias=y.bias is not None).to(y.kernel)  # type: ignore[misc]
+    if isinstance(made, SparseConv):
+        made.support = "floor"
     with torch.no_grad():
         made.weight[tap_order(window.kernel)] = y.kernel.view_as(made.weight)
         if made.bias is not None:

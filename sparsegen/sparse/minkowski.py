@@ -33,10 +33,9 @@ def minkowski_engine() -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            import MinkowskiEngine
+            return importlib.import_module("MinkowskiEngine")
     finally:
         del collections.Sequence  # type: ignore[attr-defined]
-    return MinkowskiEngine
 
 
 def tap_order(kernel: tuple[int, ...]) -> Tensor:

@@ -90,7 +90,7 @@ def check_lattice(batch_size: int, shape: tuple[int, ...]) -> None:
     Raises:
         DataError: It has no axis, an axis without sites, or more sites than an index holds.
     """
-    if batch_size < 0 or min(shape, default=0) < 1:
+    if batch_size < 0 or not shape or any(n < 1 for n in shape):
         raise DataError(f"SparseTensor: a batch of {batch_size} lattices {shape}; expected axes of at least one site")
     if batch_size * math.prod(shape) >= 2**62:
         raise DataError(f"SparseTensor: a batch of {batch_size} lattices {shape} has more sites than 62 bits count")
@@ -176,7 +176,7 @@ class SparseTensor:
         dim = len(shape)
         strides = (stride,) * dim if isinstance(stride, int) else tuple(int(s) for s in stride)
         flags = periodic_flags(periodic, tuple(f"x{i}" for i in range(dim)), dim)
-        if len(strides) != dim or min(strides, default=1) < 1:
+        if len(strides) != dim or any(s < 1 for s in strides):
             raise DataError(f"SparseTensor: stride {stride}; expected {dim} numbers of at least 1")
         if coords.ndim != 2 or coords.shape[1] != 1 + dim or coords.dtype != torch.int64:
             raise DataError(

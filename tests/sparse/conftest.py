@@ -23,7 +23,7 @@ def needs(backend: str) -> Callable[[str], None]:
 
     def check(capability: str) -> None:
         if not getattr(backends()[backend], capability):
-            pytest.skip(f"not run: the {backend} back end declares no {capability.replace('_', ' ')}")
+            pytest.skip(f"not run: the {backend} back end lacks {capability}")
 
     return check
 
@@ -46,8 +46,6 @@ def cloud(request: pytest.FixtureRequest) -> Cloud:
         seed: int = 0,
     ) -> SparseTensor:
         """A random share of the sites of each event, the last event empty unless all sites are asked for."""
-        if any(periodic) and needs is not None:
-            needs("periodic")
         generator = torch.Generator().manual_seed(seed)
         active = torch.rand(batch, *shape, generator=generator) < occupancy
         if occupancy < 1 and batch > 1:
@@ -55,6 +53,9 @@ def cloud(request: pytest.FixtureRequest) -> Cloud:
         coords = active.nonzero()
         coords = coords[torch.randperm(len(coords), generator=generator)]
         features = torch.randn(len(coords), channels, generator=generator, dtype=torch.float64).to(dtype)
-        return SparseTensor(features, coords, shape, batch, periodic=periodic)
+        x = SparseTensor(features, coords, shape, batch, periodic=periodic)
+        if any(x.periodic) and needs is not None:
+            needs("periodic")
+        return x
 
     return make
