@@ -5,6 +5,7 @@ from __future__ import annotations
 import lzma
 import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -16,7 +17,7 @@ __all__ = ["debian_files"]
 _HEADER = 60
 
 
-def debian_files(source: Path) -> Iterator[tuple[Path, Callable[[], IO[bytes]]]]:
+def debian_files(source: Path) -> Iterator[tuple[Path, Callable[[], bytes]]]:
     """Path and content of every file of a package, in the order in which they lie there.
 
     A content is to be opened before the next file is asked for.
@@ -24,21 +25,27 @@ def debian_files(source: Path) -> Iterator[tuple[Path, Callable[[], IO[bytes]]]]
     Raises:
         DataError: The package is damaged.
     """
-    with source.open("rb") as file:
+    with source.open("rb") as file, _readable(source):
         _to_data(file, source)
-        try:
-            with tarfile.open(fileobj=file, mode="r|*") as archive:
-                for member in archive:
-                    if member.isfile():
-                        yield Path(member.name), partial(_opened, archive, member)
-        except (tarfile.TarError, lzma.LZMAError, EOFError) as error:
-            raise DataError(f"{source}: not readable as a Debian package ({error}); copy it again") from None
+        with tarfile.open(fileobj=file, mode="r|*") as archive:
+            for member in archive:
+                if member.isfile():
+                    yield Path(member.name), partial(_content, archive, member, source)
 
 
-def _opened(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
-    content = archive.extractfile(member)
-    assert content is not None
-    return content
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, source: Path) -> bytes:
+    with _readable(source):
+        content = archive.extractfile(member)
+        assert content is not None
+        return content.read()
+
+
+@contextmanager
+def _readable(source: Path) -> Iterator[None]:
+    try:
+        yield
+    except (tarfile.TarError, lzma.LZMAError, EOFError) as error:
+        raise DataError(f"{source}: not readable as a Debian package ({error}); copy it again") from None
 
 
 def _to_data(file: IO[bytes], source: Path) -> None:

@@ -8,7 +8,6 @@ import hashlib
 import importlib.util
 import json
 import math
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -102,8 +101,7 @@ def _fashion(source: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         for path, content in debian_files(packages[-1]):
             if path.name.endswith("-ubyte.gz"):
-                with Path(folder, path.name).open("wb") as file:
-                    shutil.copyfileobj(content(), file)
+                Path(folder, path.name).write_bytes(content())
         yield Path(folder)
 
 

@@ -24,7 +24,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_tools.debian import debian_files
-from sparsegen.data import MeshReader
 from sparsegen.data.files import file_hash
 from sparsegen.errors import ConfigError, DataError, unknown_name
 
@@ -45,6 +44,7 @@ _KICAD_CLASSES = (
     "Resistor_THT",
 )
 _KICAD = ".3dshapes"
+_SUFFIXES = (".off", ".obj", ".stl", ".wrl")
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def prepare_meshes(source: Path, classes: Sequence[str], folder: Path) -> Path:
         ConfigError: A class that the source does not have.
         DataError: The source is damaged, or holds no meshes.
     """
-    if source.is_dir() and not any(source.glob("*.sh3f")):
+    if source.suffix.lower() in _SUFFIXES or (source.is_dir() and not any(source.glob("*.sh3f"))):
         return source
     ready = folder / _READY
     what = json.dumps([file_hash(source), sorted(classes)])
@@ -140,8 +140,7 @@ def prepare_meshes(source: Path, classes: Sequence[str], folder: Path) -> Path:
             if not classes or label in classes:
                 target = folder / label / name
                 target.parent.mkdir(exist_ok=True)
-                with target.open("wb") as file:
-                    shutil.copyfileobj(content(), file)
+                target.write_bytes(content())
                 written += 1
     except (zipfile.BadZipFile, EOFError, OSError) as error:
         raise DataError(f"{source}: not readable as an archive ({error}); copy it again") from None
@@ -158,29 +157,32 @@ def list_meshes(folder: Path, classes: Sequence[str]) -> tuple[list[Path], NDArr
     """Mesh files of a folder, the class of each, and the classes' names.
 
     Args:
-        folder: Meshes, in a folder a class; without classes where some lie in none, or the objects are pybullet's.
+        folder: One mesh, or meshes in a folder a class; there are no classes where some lie in none, or where the
+            objects are pybullet's, each in a folder of its own.
         classes: What to take; empty for everything.
 
     Raises:
         ConfigError: A class that the folder does not have.
     """
-    reader = MeshReader(folder)
-    labels = reader.labels()
-    if labels is None or folder.name == "random_urdfs":
+    single = folder.is_file()
+    files = [folder] if single else sorted(file for file in folder.rglob("*") if file.suffix.lower() in _SUFFIXES)
+    parts = [() if single else file.relative_to(folder).parts[:-1] for file in files]
+    if not all(parts) or folder.name == "random_urdfs":
         if classes:
             raise ConfigError(f"{folder}: has no classes to choose from")
-        return reader.files, None, ()
-    names = tuple(name.removesuffix(_KICAD) for name in reader.classes)
+        return files, None, ()
+    of_file = [some[0].removesuffix(_KICAD) for some in parts]
+    names = sorted(set(of_file))
     for name in classes:
         if name not in names:
             raise ConfigError(f"{folder}: {unknown_name('class', name, names)}")
     taken = tuple(name for name in names if not classes or name in classes)
-    rows = [row for row, label in enumerate(labels) if names[label] in taken]
-    index = [taken.index(names[labels[row]]) for row in rows]
-    return [reader.files[row] for row in rows], np.array(index, dtype=np.int64), taken
+    rows = [row for row, name in enumerate(of_file) if name in taken]
+    index = [taken.index(of_file[row]) for row in rows]
+    return [files[row] for row in rows], np.array(index, dtype=np.int64), taken
 
 
-Mesh = tuple[str, str, Callable[[], IO[bytes]]]
+Mesh = tuple[str, str, Callable[[], bytes]]
 
 
 def _meshes(source: Path) -> Iterator[Mesh]:
@@ -208,7 +210,7 @@ def _debian(source: Path) -> Iterator[Mesh]:
             yield _label(path), path.name, content
         elif path.suffix == ".sh3f":
             # A zip is read from its end, a stream only from its start
-            yield from _furniture(io.BytesIO(content().read()))
+            yield from _furniture(io.BytesIO(content()))
 
 
 def _furniture(archive: Path | IO[bytes]) -> Iterator[Mesh]:
@@ -226,7 +228,7 @@ def _furniture(archive: Path | IO[bytes]) -> Iterator[Mesh]:
                 yield label, "-".join(path.parts[-3:]), partial(_upright, models, path, turn)
 
 
-def _upright(models: zipfile.ZipFile, path: Path, turn: NDArray[np.float64]) -> IO[bytes]:
+def _upright(models: zipfile.ZipFile, path: Path, turn: NDArray[np.float64]) -> bytes:
     """An OBJ file with its vertices turned: y points up in these models."""
     upright = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]]) @ turn
     lines = models.read(str(path)).splitlines()
@@ -234,7 +236,7 @@ def _upright(models: zipfile.ZipFile, path: Path, turn: NDArray[np.float64]) -> 
         if line.startswith(b"v "):
             vertex = upright @ np.array(line.split()[1:4], dtype=float)
             lines[k] = b"v %.7g %.7g %.7g" % tuple(vertex)
-    return io.BytesIO(b"\n".join(lines))
+    return b"\n".join(lines)
 
 
 def _wheel(source: Path) -> Iterator[Mesh]:
@@ -242,6 +244,6 @@ def _wheel(source: Path) -> Iterator[Mesh]:
         for name in sorted(archive.namelist()):
             path = Path(name)
             if path.suffix == ".obj" and "random_urdfs" in path.parts:
-                yield "", path.name, partial(archive.open, name)
+                yield "", path.name, partial(archive.read, name)
             elif path.suffix == ".wrl":
-                yield _label(path), path.name, partial(archive.open, name)
+                yield _label(path), path.name, partial(archive.read, name)

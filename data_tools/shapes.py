@@ -269,7 +269,7 @@ def _run(options: argparse.Namespace) -> int:
         wanted = [] if "all" in wanted else wanted
         facts |= {"from": str(source), "sha256": file_hash(source), "classes": wanted}
         folder = prepare_meshes(source, wanted, unpacked)
-        sets = source.is_dir() and recognise(folder).name != "mesh"
+        sets = folder == source and recognise(folder).name != "mesh"
         chunks, classes = _set_chunks(str(folder)) if sets else _mesh_chunks(options, folder, wanted)
     made = {"program": "data_tools shapes", **facts}
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data_tools.verb import Verb, output_arguments
+from data_tools.verb import Verb, one_of, output_arguments
 from sparsegen.data import RaggedWriter
-from sparsegen.errors import ConfigError
+from sparsegen.errors import ConfigError, unknown_name
 from sparsegen.events import Column, Events
 from sparsegen.grid import Grid
 
@@ -56,6 +56,7 @@ _CLOUDS: dict[str, Callable[[int, np.random.Generator], Points]] = {
     "swiss-roll": _swiss_roll,
     "lines": _lines,
 }
+_BLOCK = 2**24
 TOY_SETS = (*_CLOUDS, "bernoulli")
 
 
@@ -79,6 +80,8 @@ def make_toy(
         >>> len(events), bool(events.coords.norm(dim=1).sub(1).abs().max() < 0.1)
         (100, True)
     """
+    if events < 1:
+        raise ConfigError(f"{events} events asked for; expected at least 1")
     generator = np.random.default_rng(seed)
     if name in _CLOUDS:
         points, labels = _CLOUDS[name](events, generator)
@@ -94,27 +97,42 @@ def make_toy(
             ),
             labels,
         )
-    if name != "bernoulli" or not 0 < occupancy <= 1:
-        raise ConfigError(f"toy {name!r} with occupancy {occupancy}; expected one of {', '.join(TOY_SETS)} and (0, 1]")
+    if name != "bernoulli":
+        raise ConfigError(unknown_name("toy", name, TOY_SETS))
+    if not 0 < occupancy <= 1 or size < 1:
+        raise ConfigError(f"images of {size} x {size} cells, {occupancy:g} active; expected a share above 0, at most 1")
     grid = Grid.regular((size, size), (0, 0), (size, size), ("y", "x"))
-    active = torch.from_numpy(generator.random((events, 1, size, size)) < occupancy)
-    amount = torch.from_numpy(generator.exponential(1.0, (events, 1, size, size)))
-    images = torch.where(active, amount, 0.0).float()
-    return Events.from_dense(images, grid, (Column("intensity"),)), np.zeros(events, dtype=np.int64)
+    # Dense only some images at a time
+    block = max(1, _BLOCK // size**2)
+    parts = []
+    for start in range(0, events, block):
+        active = generator.random((min(block, events - start), 1, size, size)) < occupancy
+        images = np.zeros(active.shape, dtype=np.float32)
+        images[active] = generator.exponential(1.0, int(active.sum()))
+        parts.append(Events.from_dense(torch.from_numpy(images), grid, (Column("intensity"),)))
+    return Events.cat(parts).replace(ids=torch.arange(events)), np.zeros(events, dtype=np.int64)
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", choices=TOY_SETS)
+    parser.add_argument(
+        "name",
+        type=one_of("toy", TOY_SETS),
+        help="ring (8 Gaussians), grid (25), swiss-roll or lines: one point an event, its mode as the class; or "
+        "bernoulli: images whose cells are active independently",
+    )
     output_arguments(parser)
-    parser.add_argument("--events", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--events", type=int, default=10_000, help="how many (%(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="decides everything random (%(default)s)")
     parser.add_argument("--occupancy", type=float, default=0.05, help="of Bernoulli images (%(default)s)")
     parser.add_argument("--size", type=int, default=32, help="cells an axis of Bernoulli images (%(default)s)")
 
 
 def _run(options: argparse.Namespace) -> int:
     events, labels = make_toy(options.name, options.events, options.seed, options.occupancy, options.size)
-    made = {"program": "data_tools toys", "options": {k: v for k, v in vars(options).items() if k != "output"}}
+    made = {
+        "program": "data_tools toys",
+        "options": {k: v for k, v in vars(options).items() if k not in ("output", "overwrite")},
+    }
     classes = [f"mode {k}" for k in range(int(labels.max()) + 1)]
     with RaggedWriter(options.output, overwrite=options.overwrite, classes=classes, provenance=made) as writer:
         writer.append(events, labels)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from pathlib import Path
 
@@ -14,9 +13,6 @@ import torch
 import sparsegen.data as data
 from data_tools.check import examine
 from data_tools.cli import VERBS, main
-from data_tools.digits import place_digits
-from data_tools.shapes import SOLIDS
-from data_tools.toys import TOY_SETS, make_toy
 from sparsegen.data import RaggedReader, RaggedWriter
 from sparsegen.events import Events
 
@@ -293,107 +289,6 @@ def test_inspect_shows_the_set_on_one_screen(tmp_path: Path, capsys: pytest.Capt
     assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == [
         f"{name}.png" for name in ("events", "histograms", "mean", "profiles")
     ]
-
-
-class TestMakers:
-    @pytest.mark.parametrize("name", TOY_SETS)
-    def test_toys_are_their_seed_s(self, tmp_path: Path, name: str) -> None:
-        assert main(["toys", name, str(tmp_path / "a.h5"), "--events", "50"]) == 0
-        source = data.open(tmp_path / "a.h5")
-        assert torch.equal(source[:].coords, make_toy(name, 50, seed=1)[0].coords)
-        assert not torch.equal(source[:].coords, make_toy(name, 50, seed=2)[0].coords)
-
-    def test_modes_are_where_they_should_be(self) -> None:
-        events, labels = make_toy("grid", 5000, seed=0)
-        centres = torch.stack([events.coords[torch.from_numpy(labels == k)].mean(0) for k in range(25)])
-        torch.testing.assert_close(centres, (centres * 2).round() / 2, atol=0.01, rtol=0)
-        assert len((centres * 2).round().unique(dim=0)) == 25
-
-    def test_bernoulli_images_have_the_occupancy_asked_for(self) -> None:
-        images, _ = make_toy("bernoulli", 500, seed=0, occupancy=0.1, size=20)
-        assert float(images.counts.double().mean()) / 400 == pytest.approx(0.1, rel=0.03)
-        assert float(images.features.mean()) == pytest.approx(1, rel=0.03)
-
-    def test_digits_fill_the_canvas_as_asked(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        pytest.importorskip("sklearn")
-        out = str(tmp_path / "a.h5")
-        assert main(["digits", "sklearn", out, "--occupancy", "0.02", "--flankers", "1"]) == 0
-        source = data.open(out)
-        assert source.grid is not None
-        assert float(source[:].counts.double().mean()) / source.grid.cells == pytest.approx(0.02, rel=0.1)
-        assert source.classes == tuple("0123456789")
-        assert main(["digits", "sklearn", out, "--canvas", "600", "--overwrite"]) == 2
-        assert "expected between 8 and 512" in capsys.readouterr().err
-
-    def test_a_digit_keeps_its_shape_on_the_canvas(self) -> None:
-        digits, _ = make_toy("bernoulli", 20, seed=0, size=6, occupancy=0.3)
-        placed = place_digits(digits, 50, 0, np.random.default_rng(0))
-        assert torch.equal(placed.counts, digits.counts)
-        assert torch.equal(placed.features, digits.features.clamp(max=1))
-        for small, large in zip(digits, placed, strict=False):
-            if len(small.coords):
-                shift = large.coords - small.coords
-                assert len(shift.unique(dim=0)) == 1
-
-    def test_idx_digits_become_point_sets(self, tmp_path: Path) -> None:
-        images = np.zeros((3, 4, 4), dtype=np.uint8)
-        images[:, 1, 2] = 255
-        header = bytes([0, 0, 8, 3]) + b"".join(n.to_bytes(4, "big") for n in images.shape)
-        (tmp_path / "digits-idx3-ubyte.gz").write_bytes(gzip.compress(header + images.tobytes()))
-        out = str(tmp_path / "a.h5")
-        assert main(["digits", str(tmp_path / "digits-idx3-ubyte.gz"), out, "--to", "points"]) == 0
-        events = data.open(out)[:]
-        assert events.columns == ()
-        assert events.counts.tolist() == [1, 1, 1]
-        assert (events.coords * 4).floor().tolist() == [[1, 2]] * 3
-        assert len(events.coords.unique(dim=0)) == 3
-
-
-class TestShapes:
-    def test_solids_are_labelled_and_fill_the_unit_box(self, tmp_path: Path) -> None:
-        out = str(tmp_path / "a.h5")
-        assert main(["shapes", "solids", out, "--clouds", "6", "--points", "500"]) == 0
-        source = data.open(out)
-        assert source.classes == tuple(SOLIDS)
-        assert source.labels is not None
-        assert source.labels.bincount().tolist() == [6] * 5
-        coords = source[:].coords.reshape(30, 500, 3)
-        assert float(coords.abs().max()) == pytest.approx(1)
-        torch.testing.assert_close(coords.amax(1), -coords.amin(1), atol=1e-6, rtol=0)
-
-    def test_points_are_spread_by_area(self) -> None:
-        generator = np.random.default_rng(0)
-        size = np.full(20, 0.5)
-        box = SOLIDS["box"](size, 4000, generator)
-        # Half height 1/2: the two square faces have half of the area
-        assert float((np.abs(box[..., 2]) == 0.5).mean()) == pytest.approx(0.5, abs=0.01)
-        cylinder = SOLIDS["cylinder"](size, 4000, generator)
-        radius = np.hypot(cylinder[..., 0], cylinder[..., 1])
-        assert float((radius < 0.999).mean()) == pytest.approx(0.5, abs=0.01)
-        torus = SOLIDS["torus"](np.ones(20), 4000, generator)
-        outer = np.hypot(torus[..., 0], torus[..., 1]) > 1
-        # The share of the outer half is 1/2 + r / (pi R)
-        assert float(outer.mean()) == pytest.approx(0.5 + 0.5 / np.pi, abs=0.02)
-        cone = SOLIDS["cone"](size, 4000, generator)
-        assert float((cone[..., 2] == -0.5).mean()) == pytest.approx(1 / (1 + 2**0.5), abs=0.01)
-        ball = SOLIDS["ellipsoid"](np.ones(20), 4000, generator)
-        np.testing.assert_allclose(np.linalg.norm(ball, axis=-1), 1)
-        assert np.abs(ball.mean((0, 1))).max() < 0.01
-        # Half of the area of an oblate spheroid of axes 1, 1, c lies below |z| = h
-        oblate = np.abs(SOLIDS["ellipsoid"](size, 4000, generator)[..., 2]) / 0.5
-        heights = np.linspace(0, 1, 10_001)
-        area = np.cumsum(np.sqrt(0.25 + 0.75 * heights**2))
-        assert float(np.median(oblate)) == pytest.approx(heights[np.searchsorted(area, area[-1] / 2)], abs=0.01)
-
-    def test_folders_of_points_are_boxed_and_keep_their_classes(self, tmp_path: Path) -> None:
-        for name, shift in [("chair", 0.0), ("lamp", 5.0)]:
-            (tmp_path / "in" / name).mkdir(parents=True)
-            np.save(tmp_path / "in" / name / "a.npy", np.array([[0, 0, 0], [4, 2, 1]]) + shift)
-        out = str(tmp_path / "a.h5")
-        assert main(["shapes", str(tmp_path / "in"), out]) == 0
-        source = data.open(out)
-        assert source.classes == ("chair", "lamp")
-        assert source[:].coords.tolist() == [[-1, -0.5, -0.25], [1, 0.5, 0.25]] * 2
 
 
 def test_every_verb_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
