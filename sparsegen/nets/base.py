@@ -119,12 +119,17 @@ def keep_cells(
     if counts is None:
         best = score.new_full((size,), -torch.inf).scatter_reduce(0, batch, score, "amax")
         return ((score > 0) | (score == best[batch])) & possible
-    order = torch.argsort(score, descending=True, stable=True)
-    order = order[torch.argsort(batch[order], stable=True)]
-    starts = torch.searchsorted(batch.contiguous(), torch.arange(size, device=batch.device))
-    rank = torch.empty_like(order)
-    rank[order] = torch.arange(len(order), device=order.device)
-    return (rank - starts[batch] < counts[batch]) & possible
+    sizes = torch.bincount(batch, minlength=size)
+    there = torch.arange(max(sizes.tolist(), default=0), device=batch.device) < sizes[:, None]
+    order = (
+        score.new_full(there.shape, -torch.inf)
+        .masked_scatter_(there, score)
+        .argsort(stable=True, dim=1, descending=True)
+    )
+    rank = torch.empty_like(order).scatter_(
+        1, order, torch.arange(order.shape[1], device=batch.device).expand_as(order)
+    )
+    return (rank[there] < counts[batch]) & possible
 
 
 def lattice_of(schema: Schema) -> Grid:

@@ -196,8 +196,8 @@ class SparseDecoder(Decoder):
         generator: torch.Generator | None,
     ) -> tuple[SparseTensor, Tensor]:
         """Judges the sites of one level and keeps some; returns them with their gates ``(M,)``."""
-        batch, cells = x.coords[:, 0], x.coords[:, 1:]
-        possible = self.get_buffer(f"possible_{level}")[tuple(cells.unbind(1))]
+        batch, lattice = x.coords[:, 0], self.get_buffer(f"possible_{level}").flatten()
+        possible = lattice.index_select(0, x.sites.keys.remainder(len(lattice)))
         logits = self.occupancy[self.pyramid.depth - level](x.features)[:, 0]
         logits = logits if logits.dtype == torch.float64 else logits.float()
         logits = torch.where(possible, logits, -torch.inf)
@@ -205,7 +205,7 @@ class SparseDecoder(Decoder):
             keep = keep_cells(logits, batch, x.batch_size, counts, generator)
             levels.append(Level(logits, batch))
         else:
-            key = _ravel(x.coords, self.pyramid.shapes[level])
+            key = x.sites.keys
             slot = torch.searchsorted(wanted, key).clamp(max=max(len(wanted) - 1, 0))
             keep = wanted[slot] == key if len(wanted) else torch.zeros_like(possible)
             levels.append(Level(logits, batch, keep))

@@ -68,7 +68,8 @@ def prune(x: SparseTensor, keep: Tensor) -> SparseTensor:
             f"prune: keep of shape {tuple(keep.shape)} and type {keep.dtype} on {keep.device} "
             f"for {len(x)} sites on {x.coords.device}; expected bool"
         )
-    return SparseTensor.on(x.sites.subset(keep), x.features[keep])
+    rows = keep.nonzero()[:, 0]
+    return SparseTensor.on(x.sites.subset(rows), x.features.index_select(0, rows))
 
 
 def union_add(a: SparseTensor, b: SparseTensor) -> SparseTensor:

@@ -79,9 +79,12 @@ class Sites:
             and bool(torch.equal(self.coords, other.coords))
         )
 
-    def subset(self, keep: Tensor) -> Sites:
-        """The sites where ``keep (N,)`` is True."""
-        return Sites(self.coords[keep], self.spatial_shape, self.batch_size, self.stride, self.periodic)
+    def subset(self, rows: Tensor) -> Sites:
+        """The sites of some rows, rising ``(M,)``."""
+        coords = self.coords.index_select(0, rows)
+        out = Sites(coords, self.spatial_shape, self.batch_size, self.stride, self.periodic)
+        out.cache["keys"] = self.keys.index_select(0, rows)
+        return out
 
 
 def check_lattice(batch_size: int, shape: tuple[int, ...]) -> None:
