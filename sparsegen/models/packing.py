@@ -59,7 +59,7 @@ def _packed_columns(columns: tuple[Column, ...], members: int) -> tuple[Column, 
 
 def pack_schema(schema: Schema, members: int) -> Schema:
     """What a network must know of packed events."""
-    if members == 1:
+    if members <= 1:
         return schema
     schema = schema.counted()
     return replace(

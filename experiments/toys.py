@@ -1,0 +1,148 @@
+"""Trains generators on planar toys and counts modes and strays: results.csv and samples.png.
+
+python experiments/toys.py -o experiments/results/toys [--runs FOLDER]
+
+A stray is a generated point further than three standard deviations from every mode of the data (from the curve of the
+Swiss roll). Runs that are in the folder already are taken from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from data_tools.toys import make_toy
+from sparsegen.data import EventsSource
+from sparsegen.events import Events
+from sparsegen.metrics import mode_report
+from sparsegen.study.executor import first_of_trunk
+from sparsegen.study.planner import PlannedRun, read_study
+from sparsegen.study.runs import build_model, draw
+from sparsegen.study.statistics import CSV_COLUMNS
+from sparsegen.training import Trainer, adopt
+
+SIGMA = 0.02
+EVENTS = 4000
+DRAWN = 5000
+SHOWN = 2500
+SEGMENTS = 20
+"""Pieces of the Swiss roll, of equal mass, that count as its modes."""
+
+Points = NDArray[np.float64]
+
+
+def toy(name: str, events: int, seed: int) -> Events:
+    """Bare points: the toys' unit weights say nothing."""
+    made = make_toy(name, events, seed)[0]
+    return made.replace(features=made.features[:, :0], columns=())
+
+
+def centres(name: str) -> Points:
+    """Where the modes are; of the Swiss roll, a fine sequence of points along its curve."""
+    if name == "ring":
+        angle = 2 * np.pi * np.arange(8) / 8
+        return np.stack([np.cos(angle), np.sin(angle)], 1)
+    if name == "grid":
+        step = np.linspace(-1, 1, 5)
+        return np.stack(np.meshgrid(step, step), -1).reshape(-1, 2)
+    angle = 1.5 * np.pi * (1 + 2 * np.linspace(0, 1, 200 * SEGMENTS))
+    return np.stack([angle * np.cos(angle), angle * np.sin(angle)], 1) / (4.5 * np.pi)
+
+
+def judge(name: str, points: Points) -> dict[str, float]:
+    """Share of modes hit, of points off the data, and the divergence of the modes' shares from the data's."""
+    if name != "swiss-roll":
+        report = mode_report(points, centres(name), SIGMA)
+        return {
+            "modes": report.found / report.modes,
+            "off_data": 1 - report.high_quality,
+            "mode_divergence": report.divergence,
+        }
+    distance, nearest = cKDTree(centres(name)).query(points)
+    good = distance <= 3 * SIGMA
+    shares = np.bincount(nearest[good] // 200, minlength=SEGMENTS) / max(1, good.sum())
+    some = shares > 0
+    divergence = float((shares[some] * np.log(shares[some] * SEGMENTS)).sum()) if some.any() else math.inf
+    return {"modes": float(some.mean()), "off_data": float(1 - good.mean()), "mode_divergence": divergence}
+
+
+def points_of(run: PlannedRun, folder: Path, like: Path | None) -> Points:
+    """Generated points of a run, trained first where it is not there yet."""
+    kept = folder / "points.npy"
+    if not kept.exists():
+        data = toy(run.config.data.name, EVENTS, 100 + run.seed)
+        source = EventsSource(data, run.config.data.name)
+        model = build_model(run.config, source)
+        if like is not None and not (folder / "config.yaml").exists():
+            adopt(folder, like, run.config)
+        result = Trainer(folder, run.config).fit(model, source)
+        if result.status != "done":
+            raise SystemExit(f"{run.name}: {result.status}: {result.message}")
+        drawn = Events.cat(list(draw(model, DRAWN, batch=DRAWN, seed=1000 + run.seed)))
+        (folder / "report.json").write_text(json.dumps(model.sampling_report()))
+        np.save(kept, drawn.coords.numpy())
+    return np.load(kept).astype(np.float64)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, default=Path(__file__).with_name("toys.yaml"))
+    parser.add_argument("-o", "--output", type=Path, required=True, help="gets results.csv and samples.png")
+    parser.add_argument("--runs", type=Path, help="folder of the runs; OUTPUT/runs by default")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    study = read_study(options.config)
+    folder = options.runs or options.output / "runs"
+    first = first_of_trunk(study.runs)
+    rows, shown = [], {}
+    for run in study.runs:
+        own = folder / run.folder
+        like = None if first[run] == run else folder / first[run].folder
+        points = points_of(run, own, like)
+        fresh = toy(run.config.data.name, DRAWN, 200 + run.seed).coords.double().numpy()
+        floor = judge(run.config.data.name, fresh)
+        for metric, value in judge(run.config.data.name, points).items():
+            labels = {"run": run.name, "data": run.config.data.name, "model": run.model, "network": run.network, "seed": run.seed}
+            numbers = {"value": value, "error": math.nan, "n": len(points), "floor": floor[metric], "status": "done"}
+            rows.append(labels | {"metric": metric} | numbers)
+        print(run.name, {k: round(v, 4) for k, v in judge(run.config.data.name, points).items()}, flush=True)
+        shown.setdefault((run.config.data.name, "data"), fresh[:SHOWN])
+        shown.setdefault((run.config.data.name, run.model), points[:SHOWN])
+    options.output.mkdir(parents=True, exist_ok=True)
+    with (options.output / "results.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, CSV_COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    draw_samples(shown, options.output / "samples.png")
+
+
+def draw_samples(shown: dict[tuple[str, str], Points], path: Path) -> None:
+    """One row a toy, one column a generator, all on one scale."""
+    toys = list(dict.fromkeys(key[0] for key in shown))
+    names = list(dict.fromkeys(key[1] for key in shown))
+    figure = Figure(figsize=(1.7 * len(names), 1.8 * len(toys)), dpi=110, layout="constrained")
+    axes = figure.subplots(len(toys), len(names), squeeze=False)
+    for row, name in zip(axes, toys, strict=True):
+        for axis, model in zip(row, names, strict=True):
+            x, y = shown[name, model].T
+            axis.scatter(x, y, s=0.4, linewidths=0, color="black" if model == "data" else "#1f6fb4", rasterized=True)
+            axis.set(xlim=(-1.4, 1.4), ylim=(-1.4, 1.4), xticks=[], yticks=[], aspect="equal")
+            if row is axes[0]:
+                axis.set_title(LABELS.get(model, model), fontsize=8)
+        row[0].set_ylabel(name, fontsize=8)
+    figure.savefig(path)
+
+
+LABELS: dict[str, str] = {}
+
+if __name__ == "__main__":
+    main()
