@@ -105,16 +105,23 @@ def main() -> None:
     first = first_of_trunk(study.runs)
     rows, shown = [], {}
     for run in study.runs:
+        name = run.config.data.name
         own = folder / run.folder
         like = None if first[run] == run else folder / first[run].folder
         points = points_of(run, own, like)
-        fresh = toy(run.config.data.name, DRAWN, 200 + run.seed).coords.double().numpy()
-        floor = judge(run.config.data.name, fresh)
-        for metric, value in judge(run.config.data.name, points).items():
-            labels = {"run": run.name, "data": run.config.data.name, "model": run.model, "network": run.network, "seed": run.seed}
+        fresh = toy(name, DRAWN, 200 + run.seed).coords.double().numpy()
+        floor, judged = judge(name, fresh), judge(name, points)
+        for metric, value in judged.items():
+            labels = {
+                "run": run.name,
+                "data": name,
+                "model": run.model,
+                "network": run.network,
+                "seed": run.seed,
+            }
             numbers = {"value": value, "error": math.nan, "n": len(points), "floor": floor[metric], "status": "done"}
             rows.append(labels | {"metric": metric} | numbers)
-        print(run.name, {k: round(v, 4) for k, v in judge(run.config.data.name, points).items()}, flush=True)
+        print(run.name, {k: round(v, 4) for k, v in judged.items()}, flush=True)
         shown.setdefault((run.config.data.name, "data"), fresh[:SHOWN])
         shown.setdefault((run.config.data.name, run.model), points[:SHOWN])
     options.output.mkdir(parents=True, exist_ok=True)

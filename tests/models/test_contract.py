@@ -73,6 +73,15 @@ def test_penalties_move_bare_points_and_nothing_else(family: str, penalty: str) 
     torch.testing.assert_close(real.features, torch.ones(5, 1))
 
 
+@pytest.mark.parametrize("conditions", [0, 2], ids=["free", "conditioned"])
+@pytest.mark.parametrize("family", ["sparse", "points"])
+@pytest.mark.parametrize("prior", list(models.PRIORS))
+def test_an_autoencoder_keeps_its_contract_with_every_law_of_codes(prior: str, family: str, conditions: int) -> None:
+    make = sample(nets.FAMILIES[family].view == "image", conditions)
+    law = {"name": prior} | ({"steps": 5} if prior in ("flow", "gan", "wgan") else {})
+    assert_model(build("autoencoder", family, make, prior=law), make)
+
+
 @pytest.mark.parametrize("penalty", ["none", "gp", "r1"])
 @pytest.mark.parametrize("family", list(nets.FAMILIES))
 def test_a_gan_with_every_penalty_also_on_the_other_view(family: str, penalty: str) -> None:

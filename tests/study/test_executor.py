@@ -174,3 +174,29 @@ def test_peak_memory_is_at_least_what_the_process_holds_now() -> None:
 def test_status_files_are_json_without_surprises(finished: Finished) -> None:
     for run in finished.study.runs:
         assert json.loads((finished.run_folder(run) / "status.json").read_text())["config_hash"] == run.config.hash
+
+
+def test_runs_that_differ_in_their_last_fits_alone_share_one_training(
+    toy_study: dict[str, Any], tmp_path: Path
+) -> None:
+    laws = [{"name": "autoencoder", "latent": 2, "prior": prior} for prior in ("normal", "kde")]
+    small = deepcopy(toy_study) | {"model": [*laws, {"name": "aeot", "latent": 2}], "overrides": [], "baseline": []}
+    done = execute(Study.from_dict(small), tmp_path / "report", processes=3)
+    assert [outcome.status for outcome in done.outcomes.values()] == ["done"] * 3
+    first, *others = (done.run_folder(run) for run in done.study.runs)
+    rows = [[json.loads(line) for line in (f / "metrics.jsonl").read_text().splitlines()] for f in (first, *others)]
+    steps = [[row for row in one if row["stage"] == "autoencode"] for one in rows]
+    # One and the same training, clocks included; what follows is each run's own.
+    assert steps[0] and steps[1] == steps[0] and steps[2] == steps[0]
+    assert all(row[-1]["stage"] == "prior" for row in rows)
+    times = {outcome.costs["train_time"] for outcome in done.outcomes.values()}
+    assert len(times) == 1
+    reports = [outcome.sampling for outcome in done.outcomes.values()]
+    assert [report["prior"] for report in reports] == ["normal", "kde", "ot"]
+    assert 0 < reports[2]["acceptance"] <= 1
+    summary = json.loads((tmp_path / "report" / "study.json").read_text())
+    assert list(summary["runs"]) == [
+        "autoencoder-prior=normal-dense-s1",
+        "autoencoder-prior=kde-dense-s1",
+        "aeot-dense-s1",
+    ]
