@@ -9,7 +9,7 @@ from sparsegen.data.arrays import ImageStackReader, PointStackReader, QuarkGluon
 from sparsegen.data.calochallenge import CaloChallengeReader, calochallenge_grid
 from sparsegen.data.caloclouds import CaloCloudsReader
 from sparsegen.data.calogan import CaloGANReader
-from sparsegen.data.check import findings
+from sparsegen.data.check import DataWarning, findings
 from sparsegen.data.dense import DenseReader
 from sparsegen.data.formats import Format, formats
 from sparsegen.data.idx import IDXReader
@@ -30,6 +30,7 @@ __all__ = [
     "CaloChallengeReader",
     "CaloCloudsReader",
     "CaloGANReader",
+    "DataWarning",
     "DenseReader",
     "EventSource",
     "EventsSource",

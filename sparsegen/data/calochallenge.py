@@ -11,6 +11,7 @@ References:
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -113,6 +114,12 @@ def read_binning(path: Path) -> Layers:
         layers = [(_edges(layer.attrib["r_edges"]), int(layer.attrib["n_bin_alpha"])) for layer in root.iter("Layer")]
     except (ElementTree.ParseError, KeyError, ValueError) as error:
         raise DataError(f"{path}: not a binning file ({error}); copy it again from the challenge's page") from None
+    for number, (edges, alpha) in enumerate(layers):
+        if alpha < 1 or any(b <= a for a, b in itertools.pairwise(edges)):
+            raise DataError(
+                f"{path}: layer {number} has {alpha} bins in alpha and r_edges {edges}, which do not rise; "
+                "copy it again from the challenge's page"
+            )
     found = [(edges, alpha) for edges, alpha in layers if len(edges) > 1]
     if not found:
         raise DataError(f"{path}: no layer has voxels; copy it again from the challenge's page")

@@ -59,13 +59,17 @@ class CaloCloudsReader(HDF5Reader):
         )
 
     def findings(self) -> Iterator[Finding]:
-        """Rows with padding after a hit."""
+        """Rows with padding after a hit, or padding that is not empty."""
         for start in range(0, self.rows, self.block):
-            real = self.array("events", start, start + self.block)[:, 3] != 0
-            late = (real[:, :-1] & ~real[:, 1:]).any(1)
-            for row in np.flatnonzero(late):
-                message = "has padding after a hit, expected it before all"
-                yield Finding(str(self.path), "events", start + int(row), message)
+            values = self.array("events", start, start + self.block)
+            real = values[:, 3] != 0
+            faults = {
+                "has padding after a hit, expected it before all": (real[:, :-1] & ~real[:, 1:]).any(1),
+                "has places without energy that have a position": ((values[:, :3] != 0).any(1) & ~real).any(1),
+            }
+            for message, bad in faults.items():
+                for row in np.flatnonzero(bad):
+                    yield Finding(str(self.path), "events", start + int(row), message)
 
 
 def _matches(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 
 import torch
@@ -12,13 +13,20 @@ from sparsegen.data.reader import Finding, Reader
 from sparsegen.errors import DataError
 from sparsegen.events import Events
 
-__all__ = ["check_reader", "event_findings", "findings"]
+__all__ = ["DataWarning", "check_reader", "event_findings", "findings"]
 
+_GIANT_HITS, _GIANT_TIMES = 65_536, 50
 _checked: set[tuple[str, Stamp]] = set()
+
+
+class DataWarning(UserWarning):
+    """Something odd in a file that does not keep it from being used; one line, as of an error."""
 
 
 def check_reader(reader: Reader) -> None:
     """Raise the first thing that is wrong with a file; a file that has not changed is read only once.
+
+    Remarks are given as :class:`DataWarning`.
 
     Raises:
         DataError: Names the file, the key, the row and what to do.
@@ -27,7 +35,9 @@ def check_reader(reader: Reader) -> None:
     if key in _checked:
         return
     for finding in findings(reader):
-        raise DataError(str(finding))
+        if finding.error:
+            raise DataError(str(finding))
+        warnings.warn(str(finding), DataWarning, stacklevel=3)
     _checked.add(key)
 
 
@@ -53,6 +63,11 @@ def event_findings(file: str, events: Events, start: int = 0) -> Iterator[Findin
         first = hits[counts.cumsum(0) - counts]
         return list(zip(owners.tolist(), first.tolist(), strict=True))
 
+    typical = max(1, int(events.counts.median())) if len(events) else 1
+    for event in (events.counts > max(_GIANT_HITS, _GIANT_TIMES * typical)).nonzero()[:, 0].tolist():
+        hits = int(events.counts[event])
+        message = f"are {hits:,}, {round(hits / typical):,} times the typical {typical:,}: its batch takes their memory"
+        yield Finding(file, "hits", start + event, message, "leave it out with `sparsegen data subset`", error=False)
     columns = [(c.name, events.column(c.name), c.additive) for c in events.columns]
     if events.coords.is_floating_point():
         columns += [(name, events.coords[:, axis], False) for axis, name in enumerate(events.axes)]

@@ -41,7 +41,8 @@ class DenseReader(VoxelReader, HDF5Reader):
         images = self.dataset("images")
         if images.dtype.kind not in "fiub" or images.ndim < 2:
             raise DataError(
-                f"{path}: key 'images' has shape {images.shape} and type {images.dtype}; expected numbers (N, *shape)"
+                f"{path}: key 'images' has shape {images.shape} and type {images.dtype}; expected numbers (N, *shape): "
+                "copy or make it again"
             )
         self.rows = len(images)
         facts = {

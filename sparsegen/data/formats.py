@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,10 @@ def recognise(path: Path) -> Format:
             raise DataError(f"{path}: not a readable HDF5 file ({error}); copy or make it again") from None
     else:
         keys = ""
+        if path.suffix == ".npz" and path.is_file() and not zipfile.is_zipfile(path):
+            raise DataError(
+                f"{path}: not a readable NumPy archive (no zip directory at its end); copy or make it again"
+            )
     found = [formats[name] for name in formats if formats[name].matches(path)]
     if len(found) == 1:
         return found[0]

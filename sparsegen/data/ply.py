@@ -58,9 +58,21 @@ def read_ply(path: Path) -> NDArray[Any]:
         if len(rows) < count or any(len(row) < len(properties) for row in rows):
             raise DataError(f"{path}: cut short, {count} vertices promised; copy or make it again")
         names = [name for name, _ in properties]
-        return np.array([[float(row[names.index(axis)]) for axis in "xyz"] for row in rows]).reshape(-1, 3)
+        try:
+            return np.array([[float(row[names.index(axis)]) for axis in "xyz"] for row in rows]).reshape(-1, 3)
+        except ValueError:
+            number = next(i for i, row in enumerate(rows) if not all(map(_is_number, row)))
+            raise DataError(f"{path}: vertex {number} is {rows[number]}; expected numbers: export again") from None
     kind = np.dtype([(name, _ORDER[layout] + _TYPES[kind]) for name, kind in properties])
     if len(body) < count * kind.itemsize:
         raise DataError(f"{path}: cut short, {count} vertices promised; copy or make it again")
     vertices = np.frombuffer(body, dtype=kind, count=count)
     return np.stack([vertices[axis].astype(np.float64) for axis in "xyz"], axis=1)
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True

@@ -261,8 +261,13 @@ class RaggedReader(HDF5Reader):
     def _run(self, start: int, stop: int) -> Events:
         offsets = self.array("offsets", start, stop + 1).astype(np.int64, copy=False)
         first, last = int(offsets[0]), int(offsets[-1])
-        if not (0 <= first <= last <= self.hits) or (np.diff(offsets) < 0).any():
-            raise DataError(f"{self.path}: offsets of rows {start} to {stop} do not rise; make the file again")
+        bad = (offsets[1:] < offsets[:-1]) | (offsets[:-1] < 0) | (offsets[1:] > self.hits)
+        if bad.any():
+            row = int(bad.argmax())
+            raise DataError(
+                f"{self.path}: offsets of row {start + row} fall from {offsets[row]} to {offsets[row + 1]}, or leave "
+                f"the {self.hits} hits; make the file again"
+            )
         coords = self.array("coords", first, last)
         condition = self.array("condition", start, stop) if self.conditions else None
         cells = torch.from_numpy(coords.astype(np.int64)) if self.is_cells else None

@@ -180,7 +180,7 @@ def require(path: Path, key: str, data: h5py.Dataset, shape: Sequence[int | None
     fits = len(data.shape) == len(shape) and all(b is None or a == b for a, b in zip(data.shape, shape, strict=True))
     if not fits:
         wanted = ", ".join("any" if n is None else str(n) for n in shape)
-        raise DataError(f"{path}: key {key!r} has shape {data.shape}; expected ({wanted})")
+        raise DataError(f"{path}: key {key!r} has shape {data.shape}; expected ({wanted}): copy or make it again")
     kinds = {"f": "f", "i": "iub", "n": "fiub"}[kind]
     if data.dtype.kind not in kinds:
         wanted = {"f": "a floating type", "i": "an integer type", "n": "a number"}[kind]

@@ -9,7 +9,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sparsegen.data.formats import Format, formats
 from sparsegen.data.jetnet import jet_grid
 from sparsegen.data.jets import JET_CONDITIONS, jet_events
-from sparsegen.data.reader import HDF5Reader, hdf5_keys, rows_of
+from sparsegen.data.reader import Finding, HDF5Reader, hdf5_keys, rows_of
 from sparsegen.errors import DataError
 from sparsegen.events import Column, Events
 
@@ -43,12 +43,14 @@ class TopTaggingReader(HDF5Reader):
         names = table.dtype.names or ()
         if "values_block_0" not in names or "values_block_1" not in names:
             raise DataError(
-                f"{path}: key {_TABLE!r} has the fields {names}; expected values_block_0 and values_block_1"
+                f"{path}: key {_TABLE!r} has the fields {names}; expected values_block_0 and values_block_1: "
+                "copy or make it again"
             )
         block = table.dtype["values_block_0"]
         if block.shape != (width,) or block.base.kind != "f":
             raise DataError(
-                f"{path}: values_block_0 has shape {block.shape} and type {block.base}; expected ({width},)"
+                f"{path}: values_block_0 has shape {block.shape} and type {block.base}; expected ({width},): "
+                "copy or make it again"
             )
         self.rows = len(table)
         self.grid = jet_grid()
@@ -74,6 +76,12 @@ class TopTaggingReader(HDF5Reader):
     def labels(self) -> NDArray[np.int64]:
         """0 for QCD, 1 for top."""
         return self.array(_TABLE)["values_block_1"][:, -1].astype(np.int64)
+
+    def findings(self) -> Iterator[Finding]:
+        """Labels that are neither 0 nor 1."""
+        labels = self.labels()
+        for row in np.flatnonzero((labels != 0) & (labels != 1)):
+            yield Finding(str(self.path), "is_signal_new", int(row), f"is {labels[row]}, expected 0 or 1")
 
 
 def _matches(path: Path) -> bool:
