@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from sparsegen.data.dense import image_grid
+from sparsegen.data.files import whole_file
 from sparsegen.data.formats import Format, formats
 from sparsegen.data.jets import JET_CONDITIONS, jet_events
 from sparsegen.data.reader import Finding, Reader, rows_of
@@ -31,8 +32,17 @@ from sparsegen.errors import DataError
 from sparsegen.events import Column, Events
 from sparsegen.grid import Grid
 
-__all__ = ["ImageStackReader", "PointStackReader", "QuarkGluonReader", "load_array", "unit_box"]
+__all__ = [
+    "ImageStackReader",
+    "PointStackReader",
+    "QuarkGluonReader",
+    "load_array",
+    "unit_box",
+    "write_images",
+    "write_points",
+]
 
+_MAGIC = b"\x93NUMPY"
 _VALUES = ("images", "points", "x")
 _LABELS = ("labels", "y")
 
@@ -68,7 +78,7 @@ def _keys(path: Path) -> tuple[str, ...]:
 
 def _value_key(path: Path) -> str | None:
     """Which array of a file holds the events; None in a ``.npy`` file."""
-    if path.suffix == ".npy":
+    if _is_npy(path):
         return None
     keys = _keys(path)
     found = [key for key in _VALUES if key in keys]
@@ -86,7 +96,7 @@ class _ArrayReader(Reader):
         self._array = load_array(path, key)
         self.rows = len(self._array)
         self._labels: NDArray[np.int64] | None = None
-        named = [name for name in _LABELS if path.suffix == ".npz" and name in _keys(path)]
+        named = [name for name in _LABELS if key is not None and name in _keys(path)]
         if named:
             labels = load_array(path, named[0]).reshape(-1)
             if len(labels) != self.rows:
@@ -208,15 +218,69 @@ class QuarkGluonReader(_ArrayReader):
             yield Finding(str(self.path), "y", int(row), f"is {labels[row]}, expected 0 or 1")
 
 
+def write_images(events: Events, path: Path, overwrite: bool = False) -> None:
+    """Write cells of images as a stack ``(N, H, W)`` or ``(N, Z, Y, X)``, a ``.npy`` file.
+
+    Raises:
+        DataError: They are no images: cells of unit size with the one column ``intensity``.
+    """
+    events = events.detach().to("cpu")
+    grid = events.grid
+    fits = events.is_cells and grid is not None and grid.dim in (2, 3) and grid == image_grid(grid.shape)
+    if not fits or [c.name for c in events.columns] != ["intensity"] or events.conditions:
+        raise DataError(
+            f"{path}: an image stack holds the column intensity on unit cells, no conditions; given {events} on {grid}"
+        )
+    assert grid is not None
+    rows = max(1, 2**22 // grid.cells)
+    with whole_file(path, overwrite) as part:
+        stack = np.lib.format.open_memmap(part, "w+", np.dtype("<f4"), (len(events), *grid.shape))
+        for start in range(0, len(events), rows):
+            some = events[start : start + rows]
+            stack[start : start + len(some)] = some.to_dense()[:, 0].float().numpy()
+        stack.flush()
+
+
+def write_points(events: Events, path: Path, overwrite: bool = False) -> None:
+    """Write point sets of equal size as a stack ``(N, P, D)``, a ``.npy`` file.
+
+    Raises:
+        DataError: They have features or conditions, other axes than x, y, z, or different sizes.
+    """
+    dim = len(events.axes)
+    bare = not events.is_cells and not events.columns and not events.conditions
+    if not bare or dim not in (2, 3) or events.axes != ("x", "y", "z")[:dim]:
+        raise DataError(f"{path}: a point stack holds bare points in x, y (and z); given {events}")
+    length = int(events.counts[0])
+    odd = (events.counts != length).nonzero()[:, 0]
+    if len(odd):
+        event = int(odd[0])
+        raise DataError(
+            f"{path}: a point stack holds sets of one size; event 0 has {length} points and event {event} "
+            f"{int(events.counts[event])}: write format ragged"
+        )
+    with whole_file(path, overwrite) as part, part.open("wb") as file:
+        np.save(file, events.detach().to("cpu").coords.float().reshape(len(events), length, dim).numpy())
+
+
+def _is_npy(path: Path) -> bool:
+    """Whether a path is a ``.npy`` file, by its first bytes."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC
+
+
 def _archive_keys(path: Path) -> tuple[str, ...]:
-    if path.suffix != ".npz" or not path.is_file() or not zipfile.is_zipfile(path):
+    """Arrays of a ``.npz`` file; none where the path is another file."""
+    if not path.is_file() or not zipfile.is_zipfile(path):
         return ()
     return _keys(path)
 
 
 def _is_points(path: Path) -> bool:
     """Whether the last axis of a stack is a coordinate."""
-    if path.suffix == ".npy" and path.is_file():
+    if _is_npy(path):
         shape, kind = load_array(path).shape, load_array(path).dtype.kind
         return len(shape) == 3 and shape[2] in (2, 3) and kind == "f"
     keys = _archive_keys(path)
@@ -227,7 +291,7 @@ def _is_points(path: Path) -> bool:
 
 
 def _is_images(path: Path) -> bool:
-    if path.suffix == ".npy" and path.is_file():
+    if _is_npy(path):
         return not _is_points(path)
     keys = _archive_keys(path)
     return "images" in keys or ("x" in keys and not _is_points(path))
@@ -237,9 +301,11 @@ def _is_quark_gluon(path: Path) -> bool:
     return "X" in _archive_keys(path)
 
 
-formats.register("images")(Format("images", "NumPy stacks of images", (".npy", ".npz"), _is_images, ImageStackReader))
+formats.register("images")(
+    Format("images", "NumPy stacks of images", (".npy", ".npz"), _is_images, ImageStackReader, write_images)
+)
 formats.register("points")(
-    Format("points", "NumPy stacks of point sets", (".npz", ".npy"), _is_points, PointStackReader)
+    Format("points", "NumPy stacks of point sets", (".npy", ".npz"), _is_points, PointStackReader, write_points)
 )
 formats.register("quarkgluon")(
     Format("quarkgluon", "quark-gluon jets, NumPy archive", (".npz",), _is_quark_gluon, QuarkGluonReader)

@@ -14,16 +14,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from sparsegen.data.files import whole_file
 from sparsegen.data.formats import Format, formats
 from sparsegen.data.reader import HDF5Reader, hdf5_keys, require
 from sparsegen.data.voxels import VoxelReader
-from sparsegen.events import Column
+from sparsegen.errors import DataError
+from sparsegen.events import Column, Events
 from sparsegen.grid import Grid
 
-__all__ = ["CaloGANReader", "calogan_grid"]
+__all__ = ["CaloGANReader", "calogan_grid", "write_calogan"]
 
 _SHAPES = ((3, 96), (12, 12), (12, 6))
 _HALF = 240.0
@@ -65,8 +68,43 @@ class CaloGANReader(VoxelReader, HDF5Reader):
         return np.concatenate([energy, self.array("overflow", start, stop)], axis=1)
 
 
+def write_calogan(events: Events, path: Path, overwrite: bool = False) -> None:
+    """Write showers in the CaloGAN layout; an overflow that the events do not carry is zero.
+
+    Raises:
+        DataError: They are not cells of its three layers with energy [MeV] and an incident energy.
+    """
+    grid = calogan_grid()
+    units = [(column.name, column.unit) for column in events.columns]
+    fits = events.is_cells and events.grid == grid and units == [("energy", "MeV")]
+    if not fits or "incident_energy" not in events.conditions:
+        raise DataError(
+            f"{path}: CaloGAN holds cells of its three layers with energy [MeV] and the condition incident_energy; "
+            f"given {events} on {events.grid}"
+        )
+    events = events.detach().to("cpu")
+    assert events.condition is not None
+    condition = dict(zip(events.conditions, events.condition.double().numpy().T, strict=True))
+    none = np.zeros(len(events))
+    overflow = np.stack([condition.get(f"overflow_{layer}", none) for layer in range(3)], axis=1)
+    with whole_file(path, overwrite) as part, h5py.File(part, "w") as file:
+        options: dict[str, Any] = {"compression": "gzip", "shuffle": True, "fletcher32": True}
+        file.create_dataset("energy", data=(condition["incident_energy"] / _MEV)[:, None], **options)
+        file.create_dataset("overflow", data=overflow.astype(np.float32), **options)
+        rows = 2048
+        for layer, shape in enumerate(_SHAPES):
+            chunk = (min(len(events), 256), *shape)
+            file.create_dataset(f"layer_{layer}", (len(events), *shape), "f4", chunks=chunk, **options)
+        for start in range(0, len(events), rows):
+            dense = events[start : start + rows].to_dense()[:, 0].float().numpy()
+            for layer, (n_phi, n_eta) in enumerate(_SHAPES):
+                file[f"layer_{layer}"][start : start + len(dense)] = dense[:, layer, :n_phi, :n_eta]
+
+
 def _matches(path: Path) -> bool:
     return bool(hdf5_keys(path) & {"layer_0", "layer_1", "layer_2"})
 
 
-formats.register("calogan")(Format("calogan", "CaloGAN HDF5, three layers", (".hdf5",), _matches, CaloGANReader))
+formats.register("calogan")(
+    Format("calogan", "CaloGAN HDF5, three layers", (".hdf5",), _matches, CaloGANReader, write_calogan)
+)
