@@ -21,7 +21,7 @@ from sparsegen.errors import ConfigError, SparsegenError, unknown_name
 
 __all__ = ["KINDS", "main"]
 
-KINDS = ("models", "networks", "data", "metrics")
+KINDS = ("models", "networks", "priors", "data", "metrics")
 
 _ABOUT = """Generative models of sparse events: dense, sparse and point networks compared on equal terms.
 
@@ -109,7 +109,13 @@ def _list(parser: _Parser) -> None:
 
 # name -> (module and function that does it, arguments, one line, description, whether it takes settings)
 COMMANDS: dict[str, tuple[str, Any, str, str, bool]] = {
-    "list": ("show_list", _list, "what there is: models, networks, data, metrics", "List what can be named.", False),
+    "list": (
+        "show_list",
+        _list,
+        "what there is: models, networks, priors, data, metrics",
+        "List what can be named.",
+        False,
+    ),
     "train": ("train", _train, "train one run, or resume it", _TRAIN, True),
     "sample": ("sample", _sample, "draw events from a trained run into a file", "Draw events into a file.", False),
     "refit": ("refit", _refit, "fit the law of a trained run's codes again, without training", _REFIT, True),

@@ -17,7 +17,7 @@ from sparsegen import data, training
 from sparsegen.errors import ConfigError, DataError
 from sparsegen.events import Events
 from sparsegen.metrics import METRICS
-from sparsegen.models import MODELS
+from sparsegen.models import MODELS, PRIORS
 from sparsegen.nets import FAMILIES
 from sparsegen.study import runs
 from sparsegen.study.evaluation import evaluate_samples, sample_to_file
@@ -53,6 +53,8 @@ def show_list(kind: str) -> int:
 def _known(kind: str) -> dict[str, str]:
     if kind == "models":
         return {name: (MODELS[name].__doc__ or "").strip().splitlines()[0] for name in MODELS}
+    if kind == "priors":
+        return {name: (PRIORS[name].__doc__ or "").strip().splitlines()[0] for name in PRIORS}
     if kind == "networks":
         return {name: FAMILIES[name].summary for name in FAMILIES}
     if kind == "metrics":

@@ -101,7 +101,9 @@ class LatentGAN(LatentPrior):
 
 @PRIORS.register("wgan")
 class LatentWGAN(LatentGAN):
-    """The latent GAN with Wasserstein's loss and the gradient penalty (l-WGAN); arguments as for the latent GAN.
+    """The latent GAN with Wasserstein's loss and the gradient penalty (l-WGAN).
+
+    Arguments as for :class:`LatentGAN`.
 
     References:
         Improved Training of Wasserstein GANs (Gulrajani et al., 2017), https://arxiv.org/abs/1704.00028

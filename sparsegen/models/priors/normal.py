@@ -14,7 +14,7 @@ __all__ = ["Normal"]
 
 @PRIORS.register("normal")
 class Normal(LatentPrior):
-    """``N(0, I)`` at the codes' scale: what a plain autoencoder would have to be sampled from."""
+    """N(0, I) at the codes' scale: what a plain autoencoder would have to be sampled from."""
 
     def __init__(self) -> None:
         self.dim: int | None = None
