@@ -185,6 +185,7 @@ def test_list_names_what_there_is(run: Run, kind: str) -> None:
     words = {
         "models": "vae gan independent",
         "networks": "dense sparse points",
+        "priors": "ot mixture flow wgan",
         "data": "pythia-jets",
         "metrics": "w1_mass",
     }
