@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sparsegen.data.chunks import column_pieces
-from sparsegen.errors import DataError
+from sparsegen.errors import DataError, MissingExtraError
 from sparsegen.events import Column, Events
 from sparsegen.grid import Grid
 
@@ -135,6 +135,7 @@ class HDF5Reader(Reader):
         found = file.get(key)
         if not isinstance(found, h5py.Dataset):
             raise DataError(f"{self.path}: key {key!r} is missing; it has {', '.join(sorted(self.file)) or 'no keys'}")
+        _need_filters(self.path, key, found)
         self._datasets[key] = found
         return found
 
@@ -165,6 +166,20 @@ class HDF5Reader(Reader):
         parts = [self.array(key, start, stop) for start, stop in runs]
         joined = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return joined if take is None else joined.take(take, axis=0)
+
+
+def _need_filters(path: Path, key: str, data: h5py.Dataset) -> None:
+    """Raises where a dataset is compressed by a filter (blosc, say) that HDF5 lacks here and no plugin brings."""
+    pipeline = data.id.get_create_plist()
+    for number in range(pipeline.get_nfilters()):
+        code, _, _, name = pipeline.get_filter(number)
+        if h5py.h5z.filter_avail(code):
+            continue
+        try:
+            import hdf5plugin  # noqa: F401
+        except ImportError:
+            what = f"{name.decode(errors='replace') or 'a filter'} ({code})"
+            raise MissingExtraError("hdf5plugin", "filters", f"{path}: key {key!r} is stored with {what}; it") from None
 
 
 def hdf5_keys(path: Path) -> set[str]:

@@ -1,7 +1,8 @@
 """The top-tagging reference set: a pandas table of up to 200 four-momenta a jet.
 
 The table ``table/table`` has ``values_block_0 (804,)``: E, px, py, pz of 200 particles, zero where there is none, then
-of the true top; and ``values_block_1 (2,)``, whose last is 1 for top jets. All in GeV.
+of the true top; and ``values_block_1 (2,)``, whose last is 1 for top jets. All in GeV. Where pandas stored the frame in
+its fixed form, the same blocks are the arrays ``table/block0_values`` and ``table/block1_values``.
 
 References:
     The Machine Learning Landscape of Top Taggers, Kasieczka et al., 2019, https://arxiv.org/abs/1902.09914
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +20,15 @@ from numpy.typing import NDArray
 from sparsegen.data.formats import Format, formats
 from sparsegen.data.jetnet import jet_grid
 from sparsegen.data.jets import JET_CONDITIONS, jet_events
-from sparsegen.data.reader import Finding, HDF5Reader, hdf5_keys, rows_of
+from sparsegen.data.reader import Finding, HDF5Reader, hdf5_keys, require, rows_of
 from sparsegen.errors import DataError
 from sparsegen.events import Column, Events
 
 __all__ = ["TopTaggingReader"]
 
 _TABLE = "table/table"
+_FIXED = ("table/block0_values", "table/block1_values")
+_WIDTH = 804
 _PARTICLES = 200
 
 
@@ -38,30 +42,23 @@ class TopTaggingReader(HDF5Reader):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        table = self.dataset(_TABLE)
-        width = 4 * _PARTICLES + 4
-        names = table.dtype.names or ()
-        if "values_block_0" not in names or "values_block_1" not in names:
-            raise DataError(
-                f"{path}: key {_TABLE!r} has the fields {names}; expected values_block_0 and values_block_1: "
-                "copy or make it again"
-            )
-        block = table.dtype["values_block_0"]
-        if block.shape != (width,) or block.base.kind != "f":
-            raise DataError(
-                f"{path}: values_block_0 has shape {block.shape} and type {block.base}; expected ({width},): "
-                "copy or make it again"
-            )
+        self._fixed = _FIXED[0] in self.file and _TABLE not in self.file
+        table = self.dataset(_FIXED[0] if self._fixed else _TABLE)
+        if self._fixed:
+            require(path, _FIXED[0], table, (None, _WIDTH), "f")
+            require(path, _FIXED[1], self.dataset(_FIXED[1]), (len(table), 2), "n")
+        else:
+            _require_fields(path, table.dtype)
         self.rows = len(table)
         self.grid = jet_grid()
-        self.event_bytes = 4 * width
+        self.event_bytes = 4 * _WIDTH
         rows = table.chunks[0] if table.chunks else 1024
         self.block = max(rows, 1024 // rows * rows)
 
     def read(self, runs: Sequence[tuple[int, int]], take: NDArray[np.int64] | None = None) -> Events:
         """Jets of some rows, padding left out."""
-        table = self.joined(_TABLE, runs, take)
-        particles = table["values_block_0"][:, : 4 * _PARTICLES].reshape(len(table), _PARTICLES, 4).astype(np.float64)
+        block = self.joined(_FIXED[0], runs, take) if self._fixed else self.joined(_TABLE, runs, take)["values_block_0"]
+        particles = block[:, : 4 * _PARTICLES].reshape(len(block), _PARTICLES, 4).astype(np.float64)
         mask = (particles != 0).any(-1)
         energy, px, py, pz = particles[mask].T
         pt = np.hypot(px, py)
@@ -75,13 +72,29 @@ class TopTaggingReader(HDF5Reader):
 
     def labels(self) -> NDArray[np.int64]:
         """0 for QCD, 1 for top."""
-        return self.array(_TABLE)["values_block_1"][:, -1].astype(np.int64)
+        block = self.array(_FIXED[1]) if self._fixed else self.array(_TABLE)["values_block_1"]
+        return block[:, -1].astype(np.int64)
 
     def findings(self) -> Iterator[Finding]:
         """Labels that are neither 0 nor 1."""
         labels = self.labels()
         for row in np.flatnonzero((labels != 0) & (labels != 1)):
             yield Finding(str(self.path), "is_signal_new", int(row), f"is {labels[row]}, expected 0 or 1")
+
+
+def _require_fields(path: Path, kind: np.dtype[Any]) -> None:
+    names = kind.names or ()
+    if "values_block_0" not in names or "values_block_1" not in names:
+        raise DataError(
+            f"{path}: key {_TABLE!r} has the fields {names}; expected values_block_0 and values_block_1: "
+            "copy or make it again"
+        )
+    block = kind["values_block_0"]
+    if block.shape != (_WIDTH,) or block.base.kind != "f":
+        raise DataError(
+            f"{path}: values_block_0 has shape {block.shape} and type {block.base}; expected ({_WIDTH},): "
+            "copy or make it again"
+        )
 
 
 def _matches(path: Path) -> bool:

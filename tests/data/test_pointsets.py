@@ -292,6 +292,32 @@ class TestTopTagging:
             file.create_dataset("table/table", data=table)
         return tmp_path / "train.h5"
 
+    def test_the_fixed_form_of_the_frame_is_the_same_jets(self, path: Path, tmp_path: Path) -> None:
+        with h5py.File(path) as file, h5py.File(tmp_path / "fixed.h5", "w") as fixed:
+            table = file["table/table"][:]
+            fixed["table/axis1"] = np.arange(3)
+            fixed["table/block0_values"] = table["values_block_0"]
+            fixed["table/block1_values"] = table["values_block_1"]
+        one, other = data.open(path, condition="all"), data.open(tmp_path / "fixed.h5", condition="all")
+        for field in ("coords", "features", "offsets", "condition"):
+            assert torch.equal(getattr(one[:], field), getattr(other[:], field))
+        assert one.labels is not None
+        assert other.labels is not None
+        assert torch.equal(one.labels, other.labels)
+
+    def test_a_filter_that_is_missing_here_is_named(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        with h5py.File(path, "r+") as file:
+            table = file["table/table"][:]
+            del file["table/table"]
+            plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            plan.set_chunk((2,))
+            plan.set_filter(32001, h5py.h5z.FLAG_OPTIONAL)
+            space, kind = h5py.h5s.create_simple((3,)), h5py.h5t.py_create(table.dtype)
+            h5py.h5d.create(file["table"].id, b"table", kind, space, plan)
+        monkeypatch.setitem(sys.modules, "hdf5plugin", None)
+        with pytest.raises(MissingExtraError, match=r"'table/table' is stored with .*32001.*sparsegen\[filters\]"):
+            data.open(path)
+
     def test_jets_are_their_particles(self, path: Path) -> None:
         source = data.open(path, condition="all")
         events = source[:]
