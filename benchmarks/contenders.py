@@ -12,7 +12,7 @@ import torch
 from cases import Case
 from torch import Tensor, nn
 
-from sparsegen.sparse import SparseTensor, SubmanifoldConv, use_backend
+from sparsegen.sparse import SparseTensor, SubmanifoldConv, backends, use_backend
 from sparsegen.sparse.maps import submanifold
 
 
@@ -78,6 +78,16 @@ class Problem:
             "layer": lambda: backward(self.tensor()),
         }
         return Contender(name, {k: within(v) for k, v in run.items()}, within(lambda: backward(fixed)))
+
+    def bfloat16(self) -> Contender | None:
+        """The native forward with bfloat16 features and weights; its check is the output alone."""
+        if not any(torch.bfloat16 in able.dtypes for able in backends().values()):
+            return None
+        layer = SubmanifoldConv(self.dim, self.case.cin, self.case.cout, 3, bias=False)
+        layer.weight = nn.Parameter(self.weight.detach())
+        fixed, layer = self.tensor(), layer.bfloat16()
+        fixed = fixed.replace(fixed.features.detach().bfloat16())
+        return Contender("bfloat16", {"forward": lambda: layer(fixed)}, lambda: (layer(fixed).features,))
 
     def dense(self, channels_last: bool) -> Contender:
         case = self.case

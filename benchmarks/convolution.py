@@ -128,6 +128,17 @@ def peak_rate() -> float | None:
     )
 
 
+def rounded_inputs(problem: Problem, own: Contender, rounds: int, least: float) -> dict[str, float] | None:
+    """Time of a float32 forward over that of bfloat16 inputs with float32 sums, and the relative error."""
+    half = problem.bfloat16()
+    if half is None:
+        return None
+    times = measured([half, own], "forward", rounds, least)
+    (found,), (expected, *_) = half.check(), own.check()
+    error = (found - expected).detach().norm() / expected.detach().norm()
+    return {"times faster": compare(times)[own.name]["ratio"], "error": float(error)}
+
+
 def measure_case(case: Case, rounds: int, least: float) -> dict[str, Any]:
     problem = Problem(case)
     names = [name for name in ("native", "torch") if name in backends()]
@@ -157,6 +168,7 @@ def measure_case(case: Case, rounds: int, least: float) -> dict[str, Any]:
         "double backward / backward": statistics.median(
             a / b for a, b in zip(times["double backward"][names[0]], times["backward"][names[0]], strict=True)
         ),
+        "bfloat16 forward": rounded_inputs(problem, contenders[0], rounds, least),
         "measures": found,
         "clock ms of a layer": two_threads(contenders, 3, least),
     }
@@ -178,6 +190,8 @@ def table(results: dict[str, Any]) -> str:
             f"{n} {one:.3f} -> {case['clock ms of a layer']['2 threads'][n]:.3f}"
             for n, one in case["clock ms of a layer"]["1 threads"].items()
         )
+        if (half := case["bfloat16 forward"]) is not None:
+            rates += f"; bfloat16 inputs {half['times faster']:.2f} x faster, error {half['error']:.1e}"
         lines += [f"{'':41}GFLOP/s: {rates}", f"{'':41}ms of a layer, one thread -> two: {threads}"]
     return "\n".join(lines)
 

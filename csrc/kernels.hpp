@@ -70,6 +70,13 @@ using CorrelateFn = void(const T* x, index_t cin, const T* y, index_t cout, inde
                          const index_t* outputs, const index_t* starts, index_t taps, index_t identity, T* out,
                          index_t in_stride, index_t out_stride, index_t threads);
 
+// The same of bfloat16 features and weights, summed in float32, and what multiplies them; see kernels/bfloat.inl.
+using ConvolveBfloatFn = void(const std::uint16_t* x, index_t cin, const std::uint16_t* weight, index_t taps,
+                              index_t cout, index_t tap_stride, index_t in_stride, index_t out_stride,
+                              const index_t* inputs, const index_t* outputs, const index_t* starts, index_t identity,
+                              index_t rows, const float* bias, float* out, index_t unit, index_t threads);
+using BfloatUnitFn = index_t();
+
 // Targets in the order that best_cells wants, returning its length (with null: the length alone), and the best score
 // <x, y> + h of every point, whose it is, and the second-best score; see kernels/potential.inl.
 template <typename T>
@@ -135,6 +142,8 @@ using MultiplyAddsFn = index_t(index_t steps, float* values);
     KERNEL(convolve_f64, ConvolveFn<double>)     \
     KERNEL(correlate_f32, CorrelateFn<float>)    \
     KERNEL(correlate_f64, CorrelateFn<double>)   \
+    KERNEL(convolve_bf16, ConvolveBfloatFn)      \
+    KERNEL(bfloat_unit, BfloatUnitFn)            \
     KERNEL(sites_keys, SitesKeysFn)              \
     KERNEL(sites_mark, SitesMarkFn)              \
     KERNEL(sites_reach, SitesReachFn)            \

@@ -9,6 +9,7 @@
 #include "kernels/assignment.inl"
 #include "kernels/chamfer.inl"
 #include "kernels/convolve.inl"
+#include "kernels/bfloat.inl"
 #include "kernels/flow.inl"
 #include "kernels/mirrors.inl"
 #include "kernels/nearest.inl"

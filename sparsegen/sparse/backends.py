@@ -22,6 +22,7 @@ __all__ = [
     "TorchBackend",
     "backends",
     "choose",
+    "result_type",
     "selected",
     "use_backend",
 ]
@@ -46,6 +47,11 @@ class Capabilities:
     double_backward: bool
     deterministic: tuple[str, ...]
     periodic: bool
+
+
+def result_type(x: Tensor) -> torch.dtype:
+    """The type of a convolution of such features: products of bfloat16 are summed, and stay, in float32."""
+    return torch.float32 if x.dtype == torch.bfloat16 else x.dtype
 
 
 class Backend(Protocol):

@@ -36,8 +36,11 @@ def convolve(
 ) -> Tensor:
     """Features of a sparse convolution's output ``(M, Cout)``.
 
+    The weight's type decides what is multiplied. Products of bfloat16 are summed in float32, the result and its
+    derivatives are float32: ``layer.bfloat16()`` asks for it, a back end whose capabilities name the type does it.
+
     Args:
-        x: ``(N, Cin)``.
+        x: ``(N, Cin)``, of any floating type.
         weight: ``(K, Cin / groups, Cout)``.
         kernel_map: Pairs of input and output rows at each of the K taps.
         sites: The sites of ``x``.

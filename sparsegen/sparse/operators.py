@@ -10,7 +10,7 @@ from torch.autograd import Function
 
 from sparsegen.errors import BackendError
 from sparsegen.kernels.library import operator
-from sparsegen.sparse.backends import BACKENDS, Backend, backends
+from sparsegen.sparse.backends import BACKENDS, Backend, backends, result_type
 from sparsegen.sparse.bitmap import ordered
 from sparsegen.sparse.kernel_map import KernelMap
 
@@ -56,7 +56,8 @@ class _Convolve(Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         _check_order(ctx.backend)
         (g,) = gradients
-        x, weight = ctx.saved_tensors
+        # Derivatives of a product of bfloat16 are taken in the type of its sums.
+        x, weight = (t if t.dtype == g.dtype else t.to(g.dtype) for t in ctx.saved_tensors)
         gx = gw = gb = None
         if _wanted(ctx, 0):
             gx = convolve(g, weight.transpose(1, 2), ctx.map.swapped, ctx.backend)
@@ -164,12 +165,14 @@ _CONVOLVE = operator(
     f"convolve(Tensor x, Tensor weight, Tensor? bias, {_MAP}, SymInt rows, int identity, bool wraps, str backend)"
     " -> Tensor",
     _convolve_kernel,
-    lambda x, weight, bias, inputs, outputs, starts, rows, *_: x.new_empty(rows, weight.shape[2]),
+    lambda x, weight, bias, inputs, outputs, starts, rows, *_: x.new_empty(rows, weight.shape[2], dtype=result_type(x)),
     _convolve_autograd,
 )
 _CORRELATE = operator(
     f"correlate(Tensor x, Tensor y, {_MAP}, int identity, bool wraps, str backend) -> Tensor",
     _correlate_kernel,
-    lambda x, y, inputs, outputs, starts, *_: x.new_empty(starts.shape[0] - 1, x.shape[1], y.shape[1]),
+    lambda x, y, inputs, outputs, starts, *_: x.new_empty(
+        starts.shape[0] - 1, x.shape[1], y.shape[1], dtype=result_type(x)
+    ),
     _correlate_autograd,
 )
