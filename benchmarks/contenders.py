@@ -12,8 +12,9 @@ import torch
 from cases import Case
 from torch import Tensor, nn
 
-from sparsegen.sparse import SparseTensor, SubmanifoldConv, backends, use_backend
+from sparsegen.sparse import SparseTensor, SubmanifoldConv, backends, to_minkowski, use_backend
 from sparsegen.sparse.maps import submanifold
+from sparsegen.sparse.minkowski import minkowski_engine, tap_order
 
 
 @dataclass
@@ -171,9 +172,58 @@ class Problem:
         }
         return Contender("spconv", run, check, threads=False)
 
+    def minkowski(self) -> Contender | None:
+        # It knows no periodic axes.
+        if self.case.periodic or "minkowski" not in backends():
+            return None
+        minkowski, case = minkowski_engine(), self.case
+        own = SubmanifoldConv(self.dim, case.cin, case.cout, 3, bias=False)
+        own.weight = nn.Parameter(self.weight.detach())
+        layer = to_minkowski(own)
+        coords, place = case.coords.int().contiguous(), tap_order((3,) * self.dim).argsort()
+
+        def manager() -> Any:
+            # By itself it takes every core, and sets the process to it.
+            kind = minkowski.CoordinateMapType.CPU
+            return minkowski.CoordinateManager(
+                D=self.dim, num_threads=torch.get_num_threads(), coordinate_map_type=kind
+            )
+
+        def fresh() -> Any:
+            return minkowski.SparseTensor(self.features, coords, coordinate_manager=manager())
+
+        known = fresh()
+        fixed = minkowski.SparseTensor(
+            self.features, coordinate_map_key=known.coordinate_map_key, coordinate_manager=known.coordinate_manager
+        )
+
+        def backward(x: Any) -> tuple[Tensor, ...]:
+            y = layer(x).F
+            return y, *torch.autograd.grad(y, [self.features, layer.kernel], self.gradient)
+
+        def check() -> tuple[Tensor, ...]:
+            y, slope, bend = backward(fixed)
+            return y, slope, bend[place]
+
+        def pairs() -> Any:
+            made = manager()
+            key, _ = made.insert_and_map(coords)
+            return made.kernel_map(key, key, 1, 3)
+
+        run = {
+            "map": pairs,
+            "forward": lambda: layer(fixed),
+            "forward+backward": lambda: backward(fixed),
+            "layer": lambda: backward(fresh()),
+        }
+        return Contender("minkowski", run, check)
+
 
 # Engines that are measured where they are installed, by name: the method of Problem that sets one up.
-PEERS: dict[str, Callable[[Problem], Contender | None]] = {"spconv": Problem.spconv}
+PEERS: dict[str, Callable[[Problem], Contender | None]] = {
+    "spconv": Problem.spconv,
+    "minkowski": Problem.minkowski,
+}
 
 
 def installed(module: str) -> bool:
