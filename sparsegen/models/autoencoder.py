@@ -32,6 +32,10 @@ class Autoencoder(LatentModel):
     ``sigmoid(z)`` over a batch. The reconstruction is the decoder's own. With all weights at zero it is the plain,
     deterministic autoencoder. Under conditions there is one law of codes for each class or bin of the condition.
 
+    Pooling switches are no option: a decoder is given codes alone, as when it samples, and no law of codes tells where
+    maxima were. Networks that only reconstruct hand them on by :class:`sparsegen.sparse.MaxPool` (``return_switches``)
+    and :class:`sparsegen.sparse.Unpool`.
+
     References:
         Denoising: Extracting and Composing Robust Features with Denoising Autoencoders (Vincent et al., 2008),
         https://doi.org/10.1145/1390156.1390294;

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from sparsegen.errors import DataError
-from sparsegen.sparse import GlobalPool, MaxPool, MeanPool, SparseTensor, SumPool, Unpool
+from sparsegen.sparse import GlobalPool, MaxPool, MeanPool, SparseTensor, SubmanifoldConv, SumPool, Switches, Unpool
 
 
 def at(dense, x):
@@ -46,6 +46,43 @@ def test_pooling_undoes_unpooling(cloud):
     back = Unpool()(positive, switches)
     assert back.sites is x.sites
     assert torch.equal(MaxPool(2, 2)(back).features, positive.features)
+
+
+def test_unpooling_a_full_lattice_leaves_one_value_a_window_and_zeros_elsewhere(cloud):
+    x = cloud((8, 8), 3, occupancy=1.0)
+    y, switches = MaxPool(2, 2, return_switches=True)(x)
+    back = Unpool()(y.replace(y.features.abs() + 1), switches)
+    assert float((back.features == 0).double().mean()) == 0.75
+    assert torch.equal(F.max_pool2d(back.to_dense(), 2), (y.replace(y.features.abs() + 1)).to_dense())
+
+
+def test_switches_tell_a_decoder_where_hits_were():
+    """A code without them knows what is in a window, not where: the way back is worse, for the same networks."""
+    generator = torch.Generator().manual_seed(0)
+    image = (torch.rand(16, 1, 8, 8, generator=generator) < 0.15).float()
+    every = torch.cartesian_prod(torch.arange(16), torch.arange(8), torch.arange(8))
+    x = SparseTensor(image.flatten()[:, None], every, (8, 8), 16)
+    losses = {}
+    for told in (True, False):
+        torch.manual_seed(0)
+        encode, decode = SubmanifoldConv(2, 1, 4, 3), SubmanifoldConv(2, 4, 1, 3)
+        adam = torch.optim.Adam([*encode.parameters(), *decode.parameters()], lr=2e-2)
+        for _ in range(150):
+            y, switches = MaxPool(2, 2, return_switches=True)(encode(x))
+            # Without its switch a maximum goes to the first site of its window.
+            corner = torch.searchsorted(_keys(x.coords), _keys(y.coords * torch.tensor([1, 2, 2])))
+            rows = switches.rows if told else corner[:, None].expand_as(switches.rows)
+            back = decode(Unpool()(y, Switches(switches.sites, rows)))
+            loss = (back.features - x.features).square().mean()
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+        losses[told] = float(loss.detach())
+    assert losses[True] < 0.5 * losses[False], losses
+
+
+def _keys(coords):
+    return (coords[:, 0] * 8 + coords[:, 1]) * 8 + coords[:, 2]
 
 
 def test_unpooling_is_the_adjoint_of_taking_the_maxima(cloud):
