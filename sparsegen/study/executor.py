@@ -201,7 +201,9 @@ class _Pool:
                         if process.poll() is None:
                             self._show(run)
                         else:
-                            self._end(run, process.returncode)
+                            # One that was told to stop before it could listen is interrupted all the same.
+                            told = getattr(process, "told", False) and process.returncode < 0
+                            self._end(run, 75 if told else process.returncode)
                             self.progress.advance(total)
             finally:
                 for process in self.running.values():
