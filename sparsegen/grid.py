@@ -49,7 +49,8 @@ class Grid:
             bins.
         valid: Which cells exist, a boolean array of the grid's shape; all of them by default. Cells that the NaN
             padding leaves without edges never exist.
-        periodic: Axes that wrap, as names, indices or one boolean an axis.
+        periodic: Axes that wrap, as names, indices or one boolean an axis. With edges a layer, each layer has all of
+            the axis' bins or a single one, over the same period.
         names: Axis names; ``x0, x1, ...`` by default.
         units: Axis units; empty by default.
 
@@ -108,13 +109,28 @@ class Grid:
         present = ~steps.isnan()
         if bool((steps[present] <= 0).any()) or (array.ndim == 1 and not bool(array.isfinite().all())):
             raise ConfigError(f"Grid: the edges of axis {name} must be finite and rise strictly")
-        if array.ndim == 2 and self.periodic[axis] and bool((~present).any()):
-            raise ConfigError(f"Grid: the periodic axis {name} has layers of different bin counts, which cannot wrap")
+        if array.ndim == 2 and self.periodic[axis]:
+            self._check_circles(name, array, present.sum(1))
         shape = [1] * self.dim
         shape[axis] = self.shape[axis]
         if array.ndim == 2:
             shape[0] = self.shape[0]
         return present.reshape(shape).expand(self.shape)
+
+    def _check_circles(self, name: str, edges: Tensor, bins: Tensor) -> None:
+        """Raises unless every layer of a periodic axis closes on itself: one bin all around, or as many as the axis."""
+        odd = ((bins != 1) & (bins != edges.shape[1] - 1)).nonzero()[:, 0]
+        if len(odd):
+            layer = int(odd[0])
+            raise ConfigError(
+                f"Grid: layer {layer} has {int(bins[layer])} bins in the periodic axis {name} of {edges.shape[1] - 1}; "
+                "a layer wraps where it has all of them, or one"
+            )
+        spans = torch.stack([edges[:, 0], edges.gather(1, bins[:, None])[:, 0]], 1)
+        if bool((spans != spans[0]).any()):
+            raise ConfigError(
+                f"Grid: the layers of the periodic axis {name} span {spans.tolist()}; expected one period"
+            )
 
     @classmethod
     def regular(

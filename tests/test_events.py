@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 
 import numpy as np
@@ -169,6 +170,21 @@ def test_layers_of_unequal_binning() -> None:
     assert layered.valid is not None and layered.valid.tolist() == [[True, True, True], [True, True, False]]
     torch.testing.assert_close(layered.centres(cells[:2]), torch.tensor([[0.5, 3.0], [1.5, 4.0]], dtype=torch.float64))
     assert Grid.from_dict(layered.to_dict()) == layered
+
+
+def test_layers_of_one_bin_or_of_all_wrap_together() -> None:
+    nan = math.nan
+    edges = [[0, 1, 2], [[-2, 2, nan, nan, nan], [-2, -1, 0, 1, 2]]]
+    grid = Grid(edges, periodic=("phi",), names=("layer", "phi"))
+    assert grid.period == (math.inf, 4.0)
+    positions = torch.tensor([[0.5, 1.9], [0.5, 2.1], [1.5, 1.9], [1.5, 2.1], [1.5, -2.1], [1.5, 5.9]])
+    cells, inside = grid.cell_of(positions)
+    assert inside.all()
+    assert cells.tolist() == [[0, 0], [0, 0], [1, 3], [1, 0], [1, 3], [1, 3]]
+    with pytest.raises(ConfigError, match="layer 0 has 2 bins in the periodic axis phi of 4"):
+        Grid([edges[0], [[-2, 0, 2, nan, nan], edges[1][1]]], periodic=("phi",), names=("layer", "phi"))
+    with pytest.raises(ConfigError, match="expected one period"):
+        Grid([edges[0], [[-2, 3, nan, nan, nan], edges[1][1]]], periodic=("phi",), names=("layer", "phi"))
 
 
 def test_duplicate_cells_merge_by_sum_in_order() -> None:

@@ -74,13 +74,14 @@ CALOCHALLENGE: dict[str, Layers] = {
 def cylinder_grid(layers: Layers) -> Grid:
     """The lattice (layer, alpha, r) of a cylinder; layers count from 0, those without voxels left out.
 
-    Alpha is periodic where all layers bin it alike.
+    Alpha is periodic where every layer has one number of bins in it, or a single one, as in all published data sets.
     """
     alpha = [np.linspace(-math.pi, math.pi, bins + 1) for _, bins in layers]
     radius = [np.array(edges) for edges, _ in layers]
     number = np.arange(len(layers) + 1) - 0.5
-    same = len({bins for _, bins in layers}) == 1
-    return Grid([number, _rows(alpha), _rows(radius)], periodic=("alpha",) if same else (), names=_AXES, units=_UNITS)
+    counts = {bins for _, bins in layers}
+    wraps = counts <= {1, max(counts)}
+    return Grid([number, _rows(alpha), _rows(radius)], periodic=("alpha",) if wraps else (), names=_AXES, units=_UNITS)
 
 
 def _rows(edges: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:

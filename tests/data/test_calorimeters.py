@@ -17,6 +17,7 @@ import sparsegen.data as data
 from sparsegen.data.calochallenge import CALOCHALLENGE, cylinder_grid, read_binning
 from sparsegen.errors import DataError
 from sparsegen.events import Column, Events
+from sparsegen.sparse import SparseTensor, SubmanifoldConv
 
 PHOTONS = """<Bins>
    <Bin pid="22" etaMin="0" etaMax="130" name="photon">
@@ -122,6 +123,26 @@ class TestCaloChallenge:
         count = grid.cells if grid.valid is None else int(grid.valid.sum())
         assert count == voxels
         assert grid.shape[0] == layers
+
+    @pytest.mark.parametrize("name", list(CALOCHALLENGE))
+    def test_every_published_geometry_is_a_cylinder_whose_neighbours_wrap(self, name: str) -> None:
+        grid = cylinder_grid(CALOCHALLENGE[name])
+        last = grid.shape[1] - 1
+        assert grid.periodic == (False, True, False)
+        # The first and the last bin of a layer that has them all
+        pair = Events(
+            torch.tensor([[1, 0, 3], [1, last, 3]]),
+            torch.ones(2, 1),
+            torch.tensor([0, 2]),
+            axes=grid.names,
+            columns=("energy",),
+            grid=grid,
+        )
+        summed = SubmanifoldConv(3, 1, 1, 3, bias=False)
+        torch.nn.init.ones_(summed.weight)
+        assert summed(SparseTensor.from_events(pair)).features.tolist() == [[2], [2]]
+        _, inside = grid.cell_of(torch.tensor([[0.0, math.pi + 0.1, 1.0], [1.0, -math.pi - 0.1, 1.0]]))
+        assert inside.all()
 
     @pytest.mark.parametrize("name", list(CALOCHALLENGE))
     def test_showers_written_are_showers_read(self, tmp_path: Path, name: str) -> None:

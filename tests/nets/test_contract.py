@@ -16,11 +16,17 @@ from sparsegen.grid import Grid
 JETS = Grid.regular((12, 10), (-1.0, -1.0), (1.0, 1.0), ("eta", "phi"), ("", "rad"))
 CYLINDER = Grid.regular((5, 16, 6), (0.0, 0.0, 0.0), (5.0, 6.28, 6.0), ("z", "alpha", "r"), periodic=("alpha",))
 LAYERS = Grid([[0, 1, 2, 3], [[0, 1, 2, 4], [0, 3, 5, float("nan")], [0, 1, 2, 4]]], names=("layer", "r"))
+UNEQUAL = Grid(
+    [[0, 1, 2, 3], [[-2, 2, *[float("nan")] * 7], *[[i / 2 - 2 for i in range(9)]] * 2], [0, 1, 2, 3, 4]],
+    names=("z", "alpha", "r"),
+    periodic=("alpha",),
+)
 CASES = {
     "jets": (JETS, (Column("ptrel"),), 0),
     "conditioned": (JETS, (Column("energy", "GeV"), Column("time", "ns", additive=False)), 2),
     "cylinder": (CYLINDER, (Column("energy", "MeV"),), 1),
     "invalid cells": (LAYERS, (Column("energy", "MeV"),), 0),
+    "unequal cylinder": (UNEQUAL, (Column("energy", "MeV"),), 1),
     "bare": (JETS, (), 0),
     "bare, conditioned, periodic": (CYLINDER, (), 1),
 }
