@@ -84,6 +84,22 @@ def _evaluate(parser: _Parser) -> None:
     )
     parser.add_argument("--reference", metavar="SOURCE", required=True, help="real events, such as pythia-jets:test")
     parser.add_argument("--metrics", default="fast", metavar="NAMES", help="fast, full, or names with commas between")
+    parser.add_argument(
+        "--protocol", default="whole", metavar="NAME", help="whole, mpgan2021, jetnet0.2 or calochallenge"
+    )
+    parser.add_argument(
+        "--invalid",
+        default="leave_out",
+        metavar="HOW",
+        help="leave_out (and count) events that cannot be evaluated, or raise",
+    )
+    parser.add_argument(
+        "--data-set", metavar="NAME", help="the reference is this published data (jetnet-30-g): show published numbers"
+    )
+    parser.add_argument(
+        "--jetnet-stats", metavar="PATH", help="also fpnd: folder .../fpnd_resources/jetnet/30_particles of jetnet"
+    )
+    parser.add_argument("--jet-type", default="g", metavar="TYPE", help="g, q or t, for --jetnet-stats")
     parser.add_argument("--train", metavar="SOURCE", help="training events, for memorisation; a run's own by default")
     parser.add_argument(
         "--view", metavar="VIEW", help="points or image, for both sides; that of the generated events by default"
@@ -93,7 +109,9 @@ def _evaluate(parser: _Parser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of sampling and of the metrics")
     parser.add_argument("-o", "--output", metavar="JSON", help="also write the results as JSON")
-    parser.add_argument("--overwrite", action="store_true", help="replace the JSON file if it exists")
+    parser.add_argument("--plots", metavar="PNG", help="also draw generated over real events, with their ratio")
+    parser.add_argument("--cache", metavar="DIR", help="keep what is read off the reference here, by the file's hash")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
 
 
 def _compare(parser: _Parser) -> None:

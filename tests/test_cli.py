@@ -113,7 +113,24 @@ def test_train_resume_sample_evaluate(run: Run, config: Path, toy: Path, tmp_pat
     values = json.loads(result.read_text())
     assert [r["name"] for r in values["results"]] == ["w1_mass", "w1_occupied"]
     assert all(r["n"] == 37 and r["floor"] > 0 and r["error"] > 0 for r in values["results"])
+    assert values["values"]["w1_mass"] == values["results"][0]["value"]
+    assert {"w1_mass.error", "w1_mass.floor", "w1_occupied.n", "w1_occupied.invalid"} <= set(values["values"])
     refuses(run("evaluate", samples, "--reference", f"{toy}:test", "-o", result), "exists")
+
+
+def test_evaluate_draws_keeps_and_compares_only_what_compares(run: Run, toy: Path, tmp_path: Path) -> None:
+    common = ["evaluate", f"{toy}:train", "--reference", f"{toy}:test", "--metrics", "w1m,w1_mass"]
+    first = run(*common, "--plots", tmp_path / "a.png", "--cache", tmp_path / "kept", "-o", tmp_path / "a.json")
+    assert first[0] == 0
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert list((tmp_path / "kept").glob("*.npz"))
+    assert "published" not in first[1]
+    assert run(*common, "--cache", tmp_path / "kept", "-o", tmp_path / "b.json")[0] == 0
+    assert (tmp_path / "a.json").read_text() == (tmp_path / "b.json").read_text()
+    refuses(run(*common, "--data-set", "jetnet-30-g"), "the reference is not jetnet-30-g")
+    refuses(run(*common, "--data-set", "jetnet"), "jetnet-30-g")
+    refuses(run(*common, "--protocol", "mpgan"), "mpgan2021")
+    refuses(run(*common, "--jetnet-stats", tmp_path), "pnet_state_dict.pt")
 
 
 def test_evaluate_draws_from_a_run_what_sample_writes_to_a_file(

@@ -5,6 +5,7 @@ Each is ``metrics.NAME(generated, reference, *, protocol=None, seed=0) -> Result
 """
 
 from sparsegen.metrics.arrays import clouds_from_arrays, jets_from_arrays
+from sparsegen.metrics.cache import kept_in
 from sparsegen.metrics.calorimeter import (
     classifier_auc_showers,
     energy_resolution,
@@ -16,6 +17,7 @@ from sparsegen.metrics.calorimeter import (
     shower_features,
 )
 from sparsegen.metrics.classifier import Classifier, auc, classifier_auc, inception_score
+from sparsegen.metrics.cost import expected_seconds, machine_factor
 from sparsegen.metrics.efp import EFPS_D4, efps
 from sparsegen.metrics.evaluate import GROUPS, applicable, evaluate
 from sparsegen.metrics.features import FeatureSample, Moments
@@ -34,10 +36,17 @@ from sparsegen.metrics.observables import jet_mass, occupied_cells, summary_feat
 from sparsegen.metrics.occupancy import js_divergence, jsd
 from sparsegen.metrics.pointsets import cov_cd, cov_emd, mmd_cd, mmd_emd, nna_cd, nna_emd
 from sparsegen.metrics.protocol import PROTOCOLS, Protocol
+from sparsegen.metrics.spectra import Bins, Spectrum, spectra
 from sparsegen.metrics.substructure import correlation_ratios, n_subjettiness, w1_c2, w1_d2, w1_tau21, w1_tau32
 from sparsegen.metrics.wasserstein import w1
 
 __all__ = [
+    "Bins",
+    "Spectrum",
+    "expected_seconds",
+    "kept_in",
+    "machine_factor",
+    "spectra",
     "Classifier",
     "EFPS_D4",
     "FeatureSample",

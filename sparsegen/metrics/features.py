@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sparsegen.errors import DataError
 from sparsegen.events import Events
+from sparsegen.metrics.cache import remembered
 from sparsegen.metrics.inputs import EventsLike, check_comparable, portions, valid_events
 from sparsegen.metrics.observables import summary_features
+from sparsegen.metrics.ranks import gathered
 
 __all__ = ["Features", "FeatureSample", "Moments", "collect", "collect_pair"]
 
@@ -47,7 +50,20 @@ def collect(
     Raises:
         DataError: No event can be evaluated.
     """
-    rows: list[Array] = []
+    name = f"{getattr(features, '__module__', '')}.{getattr(features, '__qualname__', '')}"
+    make = lambda: _collected(events, features, role, invalid)
+    # Only a function that can be found again by its name stands for the same features tomorrow.
+    named = name.strip(".") and "<" not in name
+    held = remembered(events, f"features {name} {invalid}", make) if named else make()
+    if not len(held["values"]):
+        raise DataError(
+            f"the {role} sample has no event that can be evaluated: {int(held['invalid'])} of {len(events)} are invalid"
+        )
+    return FeatureSample(held["values"], tuple(str(n) for n in held["names"]), int(held["invalid"]))
+
+
+def _collected(events: EventsLike, features: Features, role: str, invalid: str) -> dict[str, NDArray[Any]]:
+    rows: list[Array] = [np.empty((0, 0))]
     names: tuple[str, ...] = ()
     left_out = 0
     for portion in portions(events):
@@ -58,11 +74,8 @@ def collect(
         finite = np.isfinite(values).all(1)
         left_out += bad + int((~finite).sum())
         rows.append(values[finite])
-    if not sum(len(r) for r in rows):
-        raise DataError(
-            f"the {role} sample has no event that can be evaluated: {left_out} of {len(events)} are invalid"
-        )
-    return FeatureSample(np.concatenate(rows), names, left_out)
+    found = np.concatenate(rows[1:]) if len(rows) > 1 else rows[0]
+    return {"values": found, "names": np.array(names, dtype=str), "invalid": np.array(left_out)}
 
 
 def collect_pair(
@@ -119,6 +132,15 @@ class Moments:
         self.mean = self.mean + step * (other.n / n)
         self.n = n
         return self
+
+    def reduce(self) -> Moments:
+        """The moments of what all ranks have seen, the same on each; ``self`` is unchanged."""
+        whole = Moments()
+        for n, mean, scatter in gathered((self.n, self.mean, self.scatter)):
+            part = Moments()
+            part.n, part.mean, part.scatter = n, mean, scatter
+            whole.merge(part)
+        return whole
 
     @property
     def covariance(self) -> Array:

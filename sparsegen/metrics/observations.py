@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sparsegen.errors import ConfigError
 from sparsegen.events import Events
+from sparsegen.metrics.cache import remembered
 from sparsegen.metrics.inputs import EventsLike, portions, valid_events
 from sparsegen.metrics.ranks import gathered
 
@@ -40,7 +41,7 @@ class Observable:
     Args:
         names: One name a value.
         read: Events -> :class:`Reading`.
-        note: What the protocol says of it.
+        note: What the protocol says of it; names and note tell one observable from another where readings are kept.
     """
 
     names: tuple[str, ...]
@@ -68,6 +69,19 @@ class Observations:
 
     def update(self, events: EventsLike) -> Observations:
         """Takes in more events."""
+        what = repr((self.observable.names, sorted(self.observable.note.items()), self.treatment))
+        make = lambda: self._read(events)
+        # A note says what is read; names alone may mean anything.
+        held = remembered(events, f"observations {what}", make) if self.observable.note else make()
+        self.invalid += int(held["left_out"])
+        self.dropped += int(held["dropped"])
+        self._values.append(held["values"])
+        self._counts.append(held["counts"])
+        return self
+
+    def _read(self, events: EventsLike) -> dict[str, NDArray[Any]]:
+        bad, outside = 0, 0
+        rows, owned = [np.empty((0, len(self.observable.names)))], [np.empty(0, dtype=np.int64)]
         for portion in portions(events):
             kept, left_out = valid_events(portion, role=self.role, invalid=self.treatment)
             values, counts, dropped = self.observable.read(kept)
@@ -77,11 +91,16 @@ class Observations:
                 left_out += int((~finite).sum())
                 values = values[finite]
                 counts = np.ones(len(values), dtype=np.int64)
-            self.invalid += left_out
-            self.dropped += dropped
-            self._values.append(values)
-            self._counts.append(counts)
-        return self
+            bad += left_out
+            outside += dropped
+            rows.append(values)
+            owned.append(counts)
+        return {
+            "values": np.concatenate(rows),
+            "counts": np.concatenate(owned),
+            "left_out": np.array(bad),
+            "dropped": np.array(outside),
+        }
 
     def merge(self, other: Observations) -> Observations:
         """Adds what another accumulator of the same observable has seen."""

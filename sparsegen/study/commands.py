@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,17 @@ from rich.table import Table
 from sparsegen import data, training
 from sparsegen.errors import ConfigError, DataError
 from sparsegen.events import Events
-from sparsegen.metrics import METRICS
+from sparsegen.metrics import METRICS, check_data_set, fpnd, kept_in, load_published, published, spectra
+from sparsegen.metrics.protocol import resolve
 from sparsegen.models import MODELS, PRIORS
 from sparsegen.nets import FAMILIES
 from sparsegen.study import runs
-from sparsegen.study.evaluation import evaluate_samples, sample_to_file
+from sparsegen.study.evaluation import evaluate_samples, in_view_of, sample_to_file
 from sparsegen.study.executor import execute
+from sparsegen.study.figures import overlays
 from sparsegen.study.planner import read_study
 from sparsegen.study.report import write_report
-from sparsegen.study.tables import caveats, comparison, results_table, sampling_lines
+from sparsegen.study.tables import caveats, comparison, flat_values, published_table, results_table, sampling_lines
 from sparsegen.training import RunConfig, RunFolder
 from sparsegen.training.checkpoint import replace_file
 
@@ -138,16 +141,25 @@ def evaluate(
     generated: str,
     reference: str,
     metrics: str,
+    protocol: str,
+    invalid: str,
+    data_set: str | None,
+    jetnet_stats: str | None,
+    jet_type: str,
     view: str | None,
     train: str | None,
     events: int | None,
     seed: int,
     output: str | None,
+    plots: str | None,
+    cache: str | None,
     overwrite: bool,
 ) -> int:
-    """Prints the metrics of a file or a run, and writes them as JSON where asked."""
-    if output is not None and Path(output).exists() and not overwrite:
-        raise DataError(f"{output} exists; choose another name or pass --overwrite")
+    """Prints the metrics of a file or a run; writes JSON, plots and published rows where asked."""
+    for path in (output, plots):
+        if path is not None and Path(path).exists() and not overwrite:
+            raise DataError(f"{path} exists; choose another name or pass --overwrite")
+    setting = replace(resolve(protocol), invalid=invalid)
     drawn: Events | data.FileSource
     if Path(generated).is_dir():
         config, model = _trained(generated)
@@ -162,14 +174,37 @@ def evaluate(
     probe = drawn[:1]
     shape = probe.grid.shape if probe.is_cells and probe.grid is not None and view is None else None
     real = data.open(reference, view=view or ("image" if probe.is_cells else "points"), shape=shape)
+    if data_set is not None:
+        check_data_set(real, data_set)
     known = None if train is None else data.open(train, view=real.view.name, shape=shape)
-    results = evaluate_samples(drawn, real, metrics, train=known, seed=seed)
+    with kept_in(cache):
+        results = evaluate_samples(
+            drawn, real, metrics, train=known, protocol=setting, seed=seed, starting=_say_how_long
+        )
+        if jetnet_stats is not None:
+            net, statistics = load_published(jetnet_stats, jet_type)
+            results.append(fpnd(in_view_of(drawn, real), statistics, net, protocol=setting, seed=seed))
     _wide(results_table(results, f"{generated} against {reference} ({real.view})"))
+    rows = published(results, data_set)
+    if rows:
+        _wide(published_table(rows, data_set or ""))
     if output is not None:
         values = {"generated": generated, "reference": reference, "view": str(real.view), "seed": seed}
-        text = json.dumps(values | {"results": [r.as_dict() for r in results]}, indent=1)
-        replace_file(Path(output), [(text + "\n").encode()])
+        values |= {"results": [r.as_dict() for r in results], "values": flat_values(results)}
+        values |= {"published": [asdict(row) for row in rows]} if rows else {}
+        replace_file(Path(output), [(json.dumps(values, indent=1) + "\n").encode()])
+    if plots is not None:
+        figure = overlays(spectra(in_view_of(drawn, real), real))
+        figure.savefig(plots, dpi=150)
+        console.print(f"{plots}: generated over real, with their ratio")
     return 0
+
+
+def _say_how_long(seconds: float) -> None:
+    """Tells how long the metrics will take, where that is worth telling."""
+    if seconds >= 5:
+        told = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+        console.print(f"the metrics will take about {told} on one core")
 
 
 def compare(config: str, output: str, processes: int | None, threads: int, settings: Mapping[str, Any]) -> int:

@@ -6,7 +6,7 @@ import json
 import math
 import resource
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ __all__ = [
     "Outcome",
     "Real",
     "evaluate_samples",
+    "in_view_of",
     "peak_memory",
     "sample_to_file",
     "sampling_time",
@@ -175,7 +176,9 @@ def evaluate_samples(
     names: str | Sequence[str] = "fast",
     *,
     train: FileSource | None = None,
+    protocol: metrics.Protocol | str | None = None,
     seed: int = 0,
+    starting: Callable[[float], None] | None = None,
 ) -> list[Result]:
     """Metrics of generated events, in the view of the reference.
 
@@ -184,11 +187,25 @@ def evaluate_samples(
         reference: Real events; their view is the one in which both sides are compared.
         names: ``fast``, ``full`` or names of metrics.
         train: The events that the generator was trained on, in the same view.
+        protocol: A :class:`~sparsegen.metrics.Protocol` or its name.
         seed: Of the metrics.
+        starting: Told, before anything is measured, how many seconds that will take.
     """
+    shown = in_view_of(generated, reference)
+    if starting is not None:
+        chosen = [m.name for m in metrics.applicable(names, reference[0:1], train=train)]
+        hits = float(shown.counts.double().mean()) if len(shown) else 0.0
+        seconds = metrics.expected_seconds(chosen, len(shown), len(reference), hits)
+        starting(seconds * metrics.machine_factor())
+    return metrics.evaluate(shown, reference, names, train=train, protocol=protocol, seed=seed)
+
+
+def in_view_of(generated: FileSource | Events, reference: FileSource) -> Events:
+    """Generated events as the reference is looked at; conditions are kept where the reference has the same."""
     events = generated[:]
-    shown = reference.view(events.replace(condition=None, conditions=()) if events.conditions else events)
-    return metrics.evaluate(shown, reference, names, train=train, seed=seed)
+    if events.conditions and events.conditions != reference.conditions:
+        events = events.with_condition(None, ())
+    return reference.view(events)
 
 
 def sample_to_file(

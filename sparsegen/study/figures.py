@@ -18,6 +18,8 @@ from matplotlib.colors import Colormap, LogNorm, Normalize, SymLogNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from sparsegen.metrics.spectra import Bins, Spectrum, bulk_edges
+
 __all__ = [
     "COLOURS",
     "Histogram",
@@ -27,6 +29,7 @@ __all__ = [
     "event_rows",
     "histograms",
     "mean_images",
+    "overlays",
     "quality",
     "curves",
 ]
@@ -209,9 +212,10 @@ def histograms(observables: Mapping[str, tuple[Array, Sequence[Histogram]]], bin
         figure = _figure(min(11.2, 2.8 * len(observables)), 3.6)
         grid = figure.subplots(2, len(observables), height_ratios=(3, 1), sharex="col", squeeze=False)
         for column, (label, (real, samples)) in enumerate(observables.items()):
-            edges = _edges(real, bins)
+            axis = Bins(bulk_edges(real, bins), label)
+            edges = axis.edges
             upper, lower = grid[0][column], grid[1][column]
-            density, error = _density(real, edges)
+            density, error = Spectrum(real, axis).density()
             mplhep.histplot(density, edges, ax=upper, histtype="fill", color="#d5dae0", label="real")
             mplhep.histplot(density, edges, ax=upper, histtype="step", color="#7d8793", linewidth=0.9)
             with np.errstate(divide="ignore", invalid="ignore"):
@@ -219,7 +223,8 @@ def histograms(observables: Mapping[str, tuple[Array, Sequence[Histogram]]], bin
                 band = np.append(relative, relative[-1])
                 lower.fill_between(edges, 1 - band, 1 + band, step="post", color="#d5dae0", linewidth=0)
                 for sample in samples:
-                    height, deviation = _density(sample.values, edges)
+                    finite = sample.values[np.isfinite(sample.values)]
+                    height, deviation = Spectrum(finite, axis).density()
                     line = {"color": sample.colour, "linestyle": sample.style, "linewidth": 1.4}
                     mplhep.histplot(height, edges, ax=upper, histtype="step", label=sample.label, **line)
                     ratio = np.where(density > 0, height / density, np.nan)
@@ -244,24 +249,46 @@ def histograms(observables: Mapping[str, tuple[Array, Sequence[Histogram]]], bin
     return figure
 
 
-def _edges(real: Array, bins: int) -> Array:
-    """Bins over the bulk of the real values; whole numbers get bins of whole width."""
-    low, high = np.quantile(real, [0.001, 0.999])
-    if np.array_equal(real, np.round(real)):
-        low, high = float(np.floor(low)), float(np.ceil(high))
-        width = max(1.0, float(np.ceil((high - low + 1) / bins)))
-        return np.arange(low - 0.5, high + 0.5 + width, width)
-    pad = 0.15 * (high - low) or 0.5
-    low = max(0.0, low - pad) if real.min() >= 0 else low - pad
-    return np.linspace(low, high + pad, bins + 1)
+def overlays(pairs: Mapping[str, tuple[Spectrum, Spectrum]], columns: int = 4) -> Figure:
+    """Generated histograms as lines over real ones, filled, with their ratio below.
 
-
-def _density(values: Array, edges: Array) -> tuple[Array, Array]:
-    """Density and its Poisson error; what lies outside the bins still counts in the normalisation."""
-    finite = values[np.isfinite(values)]
-    counts = np.histogram(finite, edges)[0]
-    scale = max(1, len(finite)) * np.diff(edges)
-    return counts / scale, np.sqrt(counts) / scale
+    Args:
+        pairs: Label -> generated and real histogram over the same bins.
+        columns: Panels side by side.
+    """
+    with matplotlib.rc_context(_STYLE):
+        rows = -(-len(pairs) // columns)
+        figure = _figure(2.8 * min(columns, len(pairs)), 3.0 * rows + 0.3)
+        grid = figure.subplots(2 * rows, min(columns, len(pairs)), height_ratios=(3, 1) * rows, squeeze=False)
+        for i, (label, (ours, real)) in enumerate(pairs.items()):
+            upper, lower = (grid[2 * (i // columns) + k][i % columns] for k in range(2))
+            # Densities that count what lies outside the bins, so that the upper panel and the ratio say the same.
+            (height, deviation), (density, error) = ours.density(), real.density()
+            edges = real.axes[0].edges
+            mplhep.histplot(density, edges, ax=upper, histtype="fill", color="#d5dae0", label="real")
+            line = {"color": COLOURS["sparse"], "linewidth": 1.3}
+            mplhep.histplot(height, edges, ax=upper, histtype="step", label="generated", **line)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                ratio, bar, band = (np.where(density > 0, x / density, np.nan) for x in (height, deviation, error))
+            band = np.append(band, band[-1])
+            lower.fill_between(edges, 1 - band, 1 + band, step="post", color="#d5dae0", linewidth=0)
+            lower.errorbar((edges[1:] + edges[:-1]) / 2, ratio, bar, fmt=".", color=COLOURS["sparse"], markersize=3)
+            lower.axhline(1.0, color="#7d8793", linewidth=0.8)
+            lower.set_ylim(0, 2)
+            lower.set_xlabel(label)
+            upper.set_xlabel("")
+            upper.set_yticks([])
+            upper.set_ylim(0, 1.35 * upper.get_ylim()[1])
+            for axes in (upper, lower):
+                axes.set_xlim(edges[0], edges[-1])
+                axes.grid(axis="y", color=_GRID, linewidth=0.6)
+                axes.set_axisbelow(True)
+            upper.tick_params(labelbottom=False)
+        for axes in grid[-2:, (len(pairs) - 1) % columns + 1 :].ravel() if len(pairs) > columns else ():
+            axes.axis("off")
+        handles, labels = grid[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper left", ncols=2)
+    return figure
 
 
 @dataclass(frozen=True)

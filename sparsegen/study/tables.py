@@ -9,11 +9,22 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from sparsegen.metrics import Published, data_sets
 from sparsegen.result import Result
 from sparsegen.study.executor import Finished
 from sparsegen.study.statistics import Group, Summary, groups
 
-__all__ = ["QUALITY", "caveats", "comparison", "number", "results_table", "sampling_lines", "shown_metrics"]
+__all__ = [
+    "QUALITY",
+    "caveats",
+    "comparison",
+    "flat_values",
+    "number",
+    "published_table",
+    "results_table",
+    "sampling_lines",
+    "shown_metrics",
+]
 
 QUALITY = {"w1_mass": "W1 mass", "w1_occupied": "W1 occupied"}
 """The metrics of the comparison's quality columns, and their headings."""
@@ -203,6 +214,35 @@ def results_table(results: Sequence[Result], title: str) -> Table:
             str(r.invalid),
             protocol,
         )
+    return table
+
+
+def flat_values(results: Sequence[Result]) -> dict[str, float | None]:
+    """Every number under one flat, stable key: ``w1_mass``, ``w1_mass.error``, ``w1_hits.per_feature.etarel``.
+
+    Numbers that are not finite are None: JSON knows no NaN.
+    """
+    found: dict[str, float | None] = {}
+    for r in results:
+        values = {"": r.value, ".error": r.error, ".floor": r.floor, ".n": r.n, ".invalid": r.invalid}
+        values |= {f".per_feature.{k}": v for k, v in r.protocol.get("per_feature", {}).items()}
+        found |= {f"{r.name}{key}": v if math.isfinite(v) else None for key, v in values.items()}
+    return found
+
+
+def published_table(rows: Sequence[Published], data_set: str) -> Table:
+    """Published numbers of the same data under the same protocol, a row a generator."""
+    names = list(dict.fromkeys(row.metric for row in rows))
+    table = Table(title=f"published, {data_sets()[data_set]}, same protocol", box=box.SIMPLE_HEAD)
+    table.title_justify = "left"
+    table.add_column("generator")
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("reference", style="dim")
+    for model, url in dict.fromkeys((row.model, row.reference["url"]) for row in rows):
+        own = {row.metric: row for row in rows if (row.model, row.reference["url"]) == (model, url)}
+        cells = [with_error(own[n].value, own[n].error or math.nan) if n in own else "" for n in names]
+        table.add_row(model, *cells, url)
     return table
 
 
