@@ -129,8 +129,16 @@ class MeshReader(_TreeReader):
 
 def _files(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
     if path.is_file():
-        return [path] if path.suffix.lower() in suffixes else []
+        return [path]
     return sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes)
+
+
+def _is_ply(path: Path) -> bool:
+    """A PLY file, by its first line or its name (a damaged one is then named as such), or a folder of them."""
+    if _has(path, (".ply",)) or not path.is_file():
+        return _has(path, (".ply",))
+    with path.open("rb") as file:
+        return file.read(4).rstrip(b"\r\n") == b"ply"
 
 
 def _has(path: Path, suffixes: tuple[str, ...]) -> bool:
@@ -142,9 +150,7 @@ def _has(path: Path, suffixes: tuple[str, ...]) -> bool:
 formats.register("pc15k")(
     Format("pc15k", "folders of .npy point sets (PC15k)", (), lambda p: p.is_dir() and _has(p, (".npy",)), PC15kReader)
 )
-formats.register("ply")(
-    Format("ply", "PLY points, a file or folders", (".ply",), lambda p: _has(p, (".ply",)), PLYReader)
-)
+formats.register("ply")(Format("ply", "PLY points, a file or folders", (".ply",), _is_ply, PLYReader))
 formats.register("mesh")(
     Format("mesh", "OFF, OBJ, STL or VRML meshes, a file or folders", _MESHES, lambda p: _has(p, _MESHES), MeshReader)
 )

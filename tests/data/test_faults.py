@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import socket
 import struct
 import warnings
 from collections import Counter
@@ -444,11 +445,32 @@ def refused(path: Path) -> str:
     return str(caught.value)
 
 
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks the network fails."""
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise AssertionError("a reader asked the network")
+
+    for name in ("socket", "create_connection", "getaddrinfo"):
+        monkeypatch.setattr(socket, name, refuse)
+
+
+@pytest.mark.usefixtures("offline")
 @pytest.mark.parametrize("format", GOOD)
-def test_the_good_files_are_good(tmp_path: Path, format: str) -> None:
-    source = data.open(GOOD[format](tmp_path))
+def test_good_files_are_known_by_their_content_and_read_without_the_network(tmp_path: Path, format: str) -> None:
+    path = GOOD[format](tmp_path)
+    if format != "idx":  # whose labels are found by name
+        path = path.rename(tmp_path / "renamed.dat")
+    source = data.open(path)
     assert len(source) == (1 if format == "ply" else 20)
-    assert data.formats[format].matches(source.reader.path)
+    assert [name for name in data.formats if data.formats[name].matches(path)] == [format]
+    assert sum(len(batch) for batch in source.batches(7, shuffle=True)) == len(source)
+
+
+@pytest.mark.usefixtures("offline")
+def test_the_embedded_jets_are_read_without_the_network() -> None:
+    assert len(data.open("pythia-jets:test")[:5]) == 5
 
 
 @pytest.mark.parametrize("given", FAULTS, ids=lambda given: f"{given.format}: {given.what}")
