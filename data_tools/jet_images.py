@@ -106,22 +106,22 @@ def make_images(settings: ImageSettings, kind: str, images: int, seed: int) -> d
     fat = fastjet.JetDefinition(fastjet.antikt_algorithm, settings.radius)
     thin = fastjet.JetDefinition(fastjet.kt_algorithm, settings.trim[0])
     parts: list[dict[str, NDArray[Any]]] = []
-    made, search = 0, Yield(kind)
-    while made < images:
-        events = pythia.nextBatch(min(_BATCH, 10 * (images - made)))
+    search = Yield(kind, images)
+    while search.made < images:
+        events = pythia.nextBatch(search.batch(_BATCH))
         towers = _towers(awkward, visible_momenta(awkward, events))
-        search.saw(len(events), made)
         sequence = fastjet.ClusterSequence(towers, fat)
         least = 0.9 * settings.jet_pt[0]
         index = sequence.constituent_index(min_pt=least)
         pieces = awkward.flatten(towers[awkward.flatten(index, axis=2)], axis=1)
         sizes = awkward.flatten(awkward.num(index, axis=2))
         if not len(sizes):
+            search.saw(len(events), 0)
             continue
         jets = awkward.unflatten(pieces, sizes)
         part = _trimmed(awkward, fastjet, jets, thin, settings)
         parts.append(part)
-        made += len(part["jet_pt"])
+        search.saw(len(events), len(part["jet_pt"]))
     return {name: np.concatenate([part[name] for part in parts])[:images] for name in parts[0]}
 
 

@@ -8,6 +8,7 @@ References:
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -128,24 +129,34 @@ def _read_settings(pythia: Any, lines: Sequence[str]) -> None:
 
 
 class Yield:
-    """Stops a search for jets that no event gives.
+    """How many events a search for jets needs, and whether it finds any.
 
     Args:
         kind: What is looked for.
+        jets: How many.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, jets: int) -> None:
         self._kind = kind
+        self._jets = jets
         self._events = 0
+        self.made = 0
+
+    def batch(self, most: int) -> int:
+        """Events to generate next, at most ``most``; which jets are found does not depend on it."""
+        rate = self.made / self._events if self._events else 1.0
+        missing = (self._jets - self.made) / max(rate, 1 / most)
+        return min(most, max(_FEWEST_EVENTS, math.ceil(missing)))
 
     def saw(self, events: int, jets: int) -> None:
-        """Count events, of which the search took ``jets`` jets so far.
+        """Count events, and the jets among them.
 
         Raises:
             ConfigError: Many events, and no jet.
         """
         self._events += events
-        if not jets and self._events >= _FRUITLESS:
+        self.made += jets
+        if not self.made and self._events >= _FRUITLESS:
             raise ConfigError(
                 f"none of {self._events:,} events gave a {self._kind} jet that passes the cuts; widen them"
             )
@@ -221,13 +232,12 @@ def make_chunk(settings: JetSettings, kind: str, jets: int, seed: int) -> dict[s
     pythia = start_pythia(libraries, settings.pythia_lines(kind, seed))
     definition = fastjet.JetDefinition(fastjet.antikt_algorithm, settings.radius)
     parts: list[dict[str, NDArray[Any]]] = []
-    made, search = 0, Yield(kind)
-    while made < jets:
-        events = pythia.nextBatch(min(_EVENTS_A_CALL, max(_FEWEST_EVENTS, jets - made)))
+    search = Yield(kind, jets)
+    while search.made < jets:
+        events = pythia.nextBatch(search.batch(_EVENTS_A_CALL))
         part = _cluster(awkward, fastjet, events, definition, settings, _RESONANCE.get(kind))
         parts.append(part)
-        made += len(part["counts"])
-        search.saw(len(events), made)
+        search.saw(len(events), len(part["counts"]))
 
     counts = np.concatenate([part["counts"] for part in parts])[:jets]
     return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from scipy import optimize, special
@@ -14,34 +15,61 @@ from data_tools.showers import ShowerShape, shower_voxels
 from sparsegen.errors import ConfigError
 
 
-@pytest.mark.parametrize("energy", [5.0, 100.0])
-def test_a_fit_recovers_the_longitudinal_profile(energy: float) -> None:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[np.ndarray, np.ndarray]:
+    """Incident energies [GeV] and voxels [MeV] of a file that the verb wrote, over the whole range of energies."""
+    path = tmp_path_factory.mktemp("showers") / "a.hdf5"
+    assert main(["showers", str(path), "--events", "12000"]) == 0
+    with h5py.File(path) as file:
+        return file["incident_energies"][:, 0] / 1000, file["showers"][:].reshape(-1, 45, 144).sum(2, dtype=np.float64)
+
+
+@pytest.mark.parametrize(("low", "high"), [(1, 3), (3, 10), (10, 30), (30, 100), (100, 300), (300, 1000)])
+def test_a_fit_recovers_the_longitudinal_profile(made: tuple[np.ndarray, np.ndarray], low: float, high: float) -> None:
     shape = ShowerShape()
-    voxels = shower_voxels(np.full(3000, energy), "2", np.random.default_rng(0))
-    layers = voxels.reshape(-1, 45, 144).sum((0, 2), dtype=np.float64)
+    energy, layers = made
+    chosen = (energy >= low) & (energy < high)
+    energy, shares = energy[chosen], layers[chosen] / layers[chosen].sum(1, keepdims=True)
     edges = shape.layer_depth * np.arange(46)
 
-    def profile(_: np.ndarray, a: float, b: float) -> np.ndarray:
-        shares = np.diff(special.gammainc(a, b * edges))
-        return shares / shares.sum()
+    def profile(_: np.ndarray, intercept: float, b: float) -> np.ndarray:
+        # Events of one bin differ in energy: the mean of their profiles, with a = intercept + b ln E
+        a = intercept + b * np.log(energy[:, None])
+        model = np.diff(special.gammainc(a, b * edges), axis=1)
+        return (model / model.sum(1, keepdims=True)).mean(0)
 
-    (a, b), _ = optimize.curve_fit(profile, edges[:-1], layers / layers.sum(), p0=(3.0, 0.7))
-    assert a == pytest.approx(float(shape.a(np.array([energy]))[0]), rel=0.02)
+    (intercept, b), _ = optimize.curve_fit(profile, edges[:-1], shares.mean(0), p0=(3.0, 0.7))
+    middle = np.sqrt(low * high)
+    assert intercept + b * np.log(middle) == pytest.approx(float(shape.a(np.array([middle]))[0]), rel=0.02)
     assert b == pytest.approx(shape.b, rel=0.02)
 
 
-def test_a_fit_recovers_the_resolution() -> None:
-    shape = ShowerShape(sampling=0.12, constant=0.02)
+def test_a_fit_to_a_file_recovers_the_resolution(made: tuple[np.ndarray, np.ndarray]) -> None:
+    shape = ShowerShape()
+    energy, layers = made
+    response = layers.sum(1) / (1000 * energy)
+    edges = np.geomspace(1, 1000, 11)
+    place = np.digitize(energy, edges[1:-1])
+    assert np.bincount(place).min() > 1000
+    means = np.array([response[place == k].mean() for k in range(10)])
+    np.testing.assert_allclose(means, 1, atol=0.01)
+    widths = np.array([response[place == k].std() for k in range(10)])
+    inverse = np.array([(1 / energy[place == k]).mean() for k in range(10)])
+    slope, offset = np.polyfit(inverse, widths**2, 1, w=1 / widths**2)
+    assert np.sqrt(slope) == pytest.approx(shape.sampling, rel=0.05)
+    assert np.sqrt(offset) == pytest.approx(shape.constant, rel=0.05)
+
+
+def test_a_fit_recovers_any_resolution() -> None:
+    shape = ShowerShape(sampling=0.2, constant=0.02, spots=5)
     generator = np.random.default_rng(1)
-    energies = np.array([1.0, 3.0, 10.0, 50.0, 200.0, 1000.0])
+    energies = np.array([1.0, 10.0, 100.0, 1000.0])
     widths = []
     for energy in energies:
-        total = shower_voxels(
-            np.full(6000, energy), "2", generator, ShowerShape(sampling=0.12, constant=0.02, spots=5)
-        ).sum(1, dtype=np.float64)
-        assert total.mean() == pytest.approx(1000 * energy, rel=0.01)
+        blocks = [shower_voxels(np.full(500, energy), "2", generator, shape) for _ in range(10)]
+        total = np.concatenate([block.sum(1, dtype=np.float64) for block in blocks])
         widths.append(total.std() / total.mean())
-    slope, offset = np.polyfit(1 / energies, np.square(widths), 1, w=energies)
+    slope, offset = np.polyfit(1 / energies, np.square(widths), 1, w=1 / np.square(widths))
     assert np.sqrt(slope) == pytest.approx(shape.sampling, rel=0.05)
     assert np.sqrt(offset) == pytest.approx(shape.constant, rel=0.05)
 
