@@ -24,6 +24,7 @@ from data_tools.toys import make_toy
 from sparsegen.data import EventsSource
 from sparsegen.events import Events
 from sparsegen.metrics import mode_report
+from sparsegen.metrics.memorisation import nearest_distance
 from sparsegen.study.executor import first_of_trunk
 from sparsegen.study.planner import PlannedRun, read_study
 from sparsegen.study.runs import build_model, draw
@@ -58,7 +59,14 @@ def centres(name: str) -> Points:
     return np.stack([angle * np.cos(angle), angle * np.sin(angle)], 1) / (4.5 * np.pi)
 
 
-def judge(name: str, points: Points) -> dict[str, float]:
+def judge(name: str, points: Points, seen: Points, fresh: Points) -> dict[str, float]:
+    """What :func:`spread` says, and the memorisation ratio of the points that lie on the data."""
+    on_data = [x[cKDTree(centres(name)).query(x)[0] <= 3 * SIGMA] for x in (points, fresh)]
+    near, base = (float(nearest_distance(x, seen).mean()) if len(x) else math.nan for x in on_data)
+    return spread(name, points) | {"memorisation": near / base}
+
+
+def spread(name: str, points: Points) -> dict[str, float]:
     """Share of modes hit, of points off the data, and the divergence of the modes' shares from the data's."""
     if name != "swiss-roll":
         report = mode_report(points, centres(name), SIGMA)
@@ -110,7 +118,8 @@ def main() -> None:
         like = None if first[run] == run else folder / first[run].folder
         points = points_of(run, own, like)
         fresh = toy(name, DRAWN, 200 + run.seed).coords.double().numpy()
-        floor, judged = judge(name, fresh), judge(name, points)
+        seen, other = (toy(name, n, s + run.seed).coords.double().numpy() for n, s in ((EVENTS, 100), (DRAWN, 300)))
+        floor, judged = judge(name, other, seen, fresh), judge(name, points, seen, fresh)
         for metric, value in judged.items():
             labels = {
                 "run": run.name,
@@ -144,12 +153,18 @@ def draw_samples(shown: dict[tuple[str, str], Points], path: Path) -> None:
             axis.scatter(x, y, s=0.4, linewidths=0, color="black" if model == "data" else "#1f6fb4", rasterized=True)
             axis.set(xlim=(-1.4, 1.4), ylim=(-1.4, 1.4), xticks=[], yticks=[], aspect="equal")
             if row is axes[0]:
-                axis.set_title(LABELS.get(model, model), fontsize=8)
+                axis.set_title(title(model), fontsize=8)
         row[0].set_ylabel(name, fontsize=8)
     figure.savefig(path)
 
 
-LABELS: dict[str, str] = {}
+def title(model: str) -> str:
+    """How the picture calls a generator."""
+    if model.startswith("gan"):
+        return "WGAN-GP" if "wasserstein" in model else "PacGAN" if "pack=" in model else "GAN"
+    names = {"autoencoder": "AE + N(0, I)", "vae": "VAE", "aeot-theta=None": "AE-OT, test off"}
+    return names.get(model, "AE-OT" if model.startswith("aeot") else model)
+
 
 if __name__ == "__main__":
     main()
