@@ -196,6 +196,7 @@ def newton_heights(
     start: Array | None = None,
     cells_of: Callable[[Array, Array], PowerCells] = power_cells,
     reach: float = SQUARE.reach,
+    keep: Callable[[Array], None] = lambda heights: None,
 ) -> tuple[Array, PowerCells]:
     """Heights whose cells have the given masses, by Newton steps that keep every cell alive.
 
@@ -207,6 +208,7 @@ def newton_heights(
         start: Heights to start from; used if they leave no cell empty.
         cells_of: (targets, heights) -> cells of the law.
         reach: Half-width of the cube that the first Voronoi cells are spread over.
+        keep: Called with the heights of every step: all of them leave no cell empty.
 
     Returns:
         Heights ``(n,)`` and their cells.
@@ -219,6 +221,7 @@ def newton_heights(
         cells = cells_of(targets, heights)
     floor = min(float(cells.masses.min()), float(weights.min())) / 2
     damped = 1.0
+    keep(heights)
     while time.monotonic() < deadline:
         error = cells.masses - weights
         if np.abs(error / weights).max() <= tolerance:
@@ -236,6 +239,7 @@ def newton_heights(
             # rounding, not the step's length, is what keeps the error up
             break
         heights, cells = tried - tried.mean(), after
+        keep(heights)
     return heights, cells
 
 

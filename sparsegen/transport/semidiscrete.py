@@ -38,8 +38,8 @@ TWO_LEVEL = 20_000
 """More targets than this start from transport to cluster centres."""
 CUBE_TARGETS = 10_000
 """Diagrams of the cube with more cells take longer than sampling."""
-BURST = 20
-"""Steps between two looks at the clock."""
+BURST = 1.0
+"""Seconds between two looks at the clock, at most."""
 
 
 class SemiDiscreteOT:
@@ -78,9 +78,9 @@ class SemiDiscreteOT:
         self._normalise()
         n = len(points)
         self._heights = points.new_zeros(n, dtype=self._unit.dtype)
-        self._barycentres = torch.full_like(self._unit, torch.nan)
         self._measures: Tensor | None = None
         self._cost: float | None = None
+        self._forget_measures()
         self._solver: AveragedSGD | ClassicalAdam | None = None
 
     def __repr__(self) -> str:
@@ -96,7 +96,8 @@ class SemiDiscreteOT:
     ) -> Certificate:
         """Moves the heights until the certificate supports the tolerance, or time is up.
 
-        A second call goes on from where the first stopped or was interrupted.
+        A second call goes on from where the first stopped or was interrupted, the same object's or, after
+        `load_state_dict`, another's. Without convergence the certificate says so, and is that of the best map found.
 
         Args:
             tol: Root-mean-square relative error of the cells' masses.
@@ -130,8 +131,13 @@ class SemiDiscreteOT:
             law = SQUARE if self.source.name == "uniform" else NORMAL
             y, start = self._unit.cpu().numpy(), self._heights.cpu().numpy()
             cells_of = cube_cells if self.source.dim == 3 else partial(power_cells, law=law)
-            heights, cells = newton_heights(y, weights, min(tol, 1e-9), begin + max_seconds, start, cells_of, law.reach)
-            self._heights = torch.from_numpy(heights).to(self._heights)
+            self._forget_measures()
+
+            def keep(heights: np.ndarray) -> None:
+                self._heights = torch.from_numpy(heights).to(self._heights)
+
+            limit = min(tol, 1e-9), begin + max_seconds
+            cells = newton_heights(y, weights, *limit, start, cells_of, law.reach, keep)[1]
             return self._certify_exact(cells.masses, cells.moments, tol, begin)
         return self._descend(name, tol, begin, max_seconds, generator)
 
@@ -153,27 +159,46 @@ class SemiDiscreteOT:
         return self._extended(self._source_points(x), theta)[0]
 
     def sample(
-        self, n: int, generator: torch.Generator | None = None, extended: bool = True, theta: float = 0.5
+        self,
+        n: int,
+        generator: torch.Generator | None = None,
+        extended: bool = True,
+        theta: float = 0.5,
+        rejected: Literal["own", "drop"] = "own",
     ) -> tuple[Tensor, float]:
-        """New points ``(n, d)``, and the share that lies between two targets (1 for the hard map).
+        """New points ``(n, d)``, and the share of source samples that found a partner (1 for the hard map).
+
+        Interpolation draws every mode together a little: the variance within the modes of a mixture shrinks to 0.87,
+        0.76 and 0.64 of the targets' in 8, 16 and 64 dimensions at the default angle.
 
         Args:
             n: How many.
             generator: Origin of the source samples.
             extended: See `map`; the hard map gives the targets back.
             theta: See `map`.
+            rejected: Where a sample without a partner goes: to its ``own`` target, which keeps the masses of all
+                modes; or ``drop``: another is drawn, as published, at the expense of cells without neighbours.
 
         Raises:
             ConfigError: An angle that no source sample passes; the message gives the acceptance by angle.
         """
-        x = self.source.draw(n, generator, self._unit)
+        if rejected not in ("own", "drop"):
+            raise ConfigError(unknown_name("rejected", rejected, ("own", "drop")))
         if not extended:
-            return self.map(x), 1.0
-        points, accepted = self._extended(self._source_points(x), theta)
-        share = float(accepted.double().mean()) if n else 1.0
-        if n and share == 0:
-            self._explain_rejection(generator, theta)
-        return points, share
+            return self.map(self.source.draw(n, generator, self._unit)), 1.0
+        kept: list[Tensor] = []
+        drawn = passed = have = 0
+        while have < n or drawn == 0:
+            x = self.source.draw(max(n - have, min(n, 1000)), generator, self._unit)
+            points, accepted = self._extended(self._source_points(x), theta)
+            drawn, passed = drawn + len(x), passed + int(accepted.sum())
+            if n and passed == 0:
+                self._explain_rejection(generator, theta)
+            kept.append(points[accepted] if rejected == "drop" else points)
+            have += len(kept[-1])
+            if n == 0:
+                return points, 1.0
+        return torch.cat(kept)[:n], passed / drawn
 
     @property
     def heights(self) -> Tensor:
@@ -283,20 +308,32 @@ class SemiDiscreteOT:
         seen, clock = self._solver.seen, time.monotonic()
         # no solver gets below sqrt(n / samples); the averaged one is a sixth above
         check = max(1.35 * n / (AIM * tol) ** 2, 1.2 * seen)
+        burst = 2 * max(512, n // 4)
         while True:
-            self._solver.advance(BURST * max(512, n // 4), generator)
-            self._heights = self._solver.heights.clone()
+            self._forget_measures()
+            try:
+                self._solver.advance(burst, generator)
+            finally:
+                # an interrupted fit keeps what it has reached
+                self._heights = self._solver.heights.clone()
             now = time.monotonic()
             speed = (self._solver.seen - seen) / max(now - clock, 1e-9)
+            burst = max(1, int(speed * min(BURST, max_seconds / 20)))
             affordable = int(min(wanted, max(0.2 * max_seconds * speed, 1000)))
             late = now + affordable / speed > begin + max_seconds
             if not late and self._solver.seen < check:
+                burst = min(burst, int(check - self._solver.seen) + 1)
                 continue
             certificate = self._certify(affordable, generator, tol, begin)
             if certificate.converged or late:
                 return certificate
             clock, seen = time.monotonic(), self._solver.seen
             check = seen * min(max((certificate.rms / (AIM * tol)) ** 2, 1.15), 4.0)
+
+    def _forget_measures(self) -> None:
+        """Heights are about to move: what was measured of them holds no longer."""
+        self._measures, self._cost = None, None
+        self._barycentres = torch.full_like(self._unit, torch.nan)
 
     def _certify(self, samples: int, generator: torch.Generator | None, tol: float, begin: float) -> Certificate:
         mirrors = MirrorSearch(self._unit, best_groups(self._unit, self.source, self._heights, generator))

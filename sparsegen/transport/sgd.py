@@ -151,13 +151,22 @@ class ClassicalAdam:
         source: Where samples come from.
         heights: Where to start ``(n,)``.
         rate: The first step of Adam.
+        engine: Of the cell search; ``torch`` is the product and maximum of published code.
     """
 
     BATCHES, SIZE, PATIENCE = 20, 1000, 30
 
-    def __init__(self, targets: Tensor, weights: Tensor, source: Source, heights: Tensor, rate: float = 0.05) -> None:
+    def __init__(
+        self,
+        targets: Tensor,
+        weights: Tensor,
+        source: Source,
+        heights: Tensor,
+        rate: float = 0.05,
+        engine: str = "auto",
+    ) -> None:
         self.targets, self.weights, self.source = targets, weights, source
-        self._search = CellSearch(targets)
+        self._search = CellSearch(targets, engine)
         self.heights = heights.clone()
         self.rate = rate
         self.seen = 0

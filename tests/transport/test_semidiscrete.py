@@ -332,6 +332,23 @@ def test_the_hard_map_gives_targets():
     assert (points[:, None] == transport.targets).all(2).any(1).all()
 
 
+def test_samples_without_a_partner_can_be_dropped():
+    modes = torch.tensor([[-10.0, 0.0], [10.0, 0.0]], dtype=torch.double)
+    lonely = torch.tensor([[0.0, 30.0]], dtype=torch.double)
+    y = torch.cat([(modes[:, None] + 0.5 * gaussians(60, 2).view(2, 30, 2)).view(-1, 2), lonely])
+    transport = SemiDiscreteOT(y)
+    transport.fit()
+    own, share = transport.sample(5000, seeded(1), theta=0.2)
+    kept, same = transport.sample(5000, seeded(1), theta=0.2, rejected="drop")
+    assert own.shape == kept.shape
+    assert share == pytest.approx(same, abs=0.02)
+    assert 0.9 < share < 1
+    assert abs((own[:, 1] > 20).double().mean() - 1 / 61) < 0.01
+    assert (kept[:, 1] < 20).all()
+    with pytest.raises(ConfigError, match="did you mean drop"):
+        transport.sample(5, rejected="dropp")
+
+
 def test_an_angle_that_rejects_everything_says_which_would_not():
     transport = SemiDiscreteOT(gaussians(10, 2))
     transport.fit()
@@ -360,6 +377,45 @@ def test_a_stopped_fit_goes_on_where_it_stood():
     before = first._solver.seen
     first.fit(tol=0.1, max_seconds=5, generator=seeded(1))
     assert first._solver.seen > before
+
+
+class Interrupts:
+    """A sampler that is interrupted once, as by Ctrl-C."""
+
+    def __init__(self, draws):
+        self.left = draws
+
+    def __call__(self, n, generator):
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+        return torch.rand(n, 6, generator=generator) - 0.5
+
+
+def test_an_interrupted_fit_keeps_what_it_reached_and_goes_on():
+    transport = SemiDiscreteOT(gaussians(200, 6), source=Interrupts(8))
+    start = transport._start(seeded(0))
+    with pytest.raises(KeyboardInterrupt):
+        transport.fit(tol=0.05, generator=seeded(0))
+    seen = transport._solver.seen
+    assert seen > 0
+    assert torch.equal(transport._heights, transport._solver.heights)
+    assert not torch.equal(transport._heights, start)
+    with pytest.raises(ConfigError, match="not measured"):
+        _ = transport.cell_measures
+    certificate = transport.fit(tol=0.2, generator=seeded(1))
+    assert certificate.converged
+    assert transport._solver.seen > seen
+
+
+@pytest.mark.parametrize("name", ["sgd", "newton"])
+def test_more_time_never_makes_the_map_worse(name):
+    y = gaussians(800, 2 if name == "newton" else 8)
+    transport = SemiDiscreteOT(y)
+    first = transport.fit(tol=0.02, max_seconds=0.05, generator=seeded(0))
+    second = transport.fit(tol=0.05, max_seconds=60, generator=seeded(1))
+    assert second.converged
+    assert second.rms <= first.rms
 
 
 # Bad input
