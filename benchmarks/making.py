@@ -34,6 +34,7 @@ import torch
 
 from data_tools.cli import main as data_tools
 from data_tools.pythia import JetSettings, chunk_seed, load_libraries, start_pythia, visible_momenta
+from data_tools.showers import incident_energies, shower_voxels
 
 BAR_JETS = 0.85
 BAR_SHOWERS = 50.0
@@ -171,7 +172,8 @@ def branch(generator: np.random.Generator) -> list[tuple[float, float, float]]:
 
 def showers(geometry: str, count: int, rounds: int, folder: Path) -> None:
     """The verb ``showers`` against the branching toy, and against the figure quoted for the published one."""
-    measured, quoted, own = [], [], []
+    measured, quoted, own, alone = [], [], [], []
+    energy = incident_energies(1, 1000, count, 1)
     generator = np.random.default_rng(0)
     for k in range(rounds):
         out = str(folder / f"{geometry}-{k}.hdf5")
@@ -181,15 +183,20 @@ def showers(geometry: str, count: int, rounds: int, folder: Path) -> None:
         measured.append(toy / ours)
         quoted.append(QUOTED_MS / 1e3 / ours)
         own.append(1e3 * ours)
+        blocks = [energy[start : start + 128] for start in range(0, count, 128)]
+        voxels = seconds(lambda blocks=blocks: [shower_voxels(b, geometry, generator) for b in blocks])  # type: ignore[misc]
+        alone.append(toy / (voxels / count))
     name = f"showers of data set {geometry}, rate of the verb"
     RESULTS[f"{name}, ms a shower"] = {"median": round(statistics.median(own), 4)}
     report(f"{name} / branching toy ({2**GENERATIONS - 1} particles) here", measured, f", bar {BAR_SHOWERS:g}")
+    report(f"{name}'s generator, without the file / branching toy here", alone)
     report(f"{name} / {QUOTED_MS} ms quoted from another machine", quoted, f", bar {BAR_SHOWERS:g}")
 
 
 def main() -> None:
     """Run the comparison and print it."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--part", choices=("all", "jets", "showers"), default="all")
     parser.add_argument("--jets", type=int, default=300)
     parser.add_argument("--showers", type=int, default=4096)
     parser.add_argument("--rounds", type=int, default=5)
@@ -197,9 +204,10 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        for geometry, count in (("2", options.showers), ("3", options.showers // 4)):
+        sizes = (("2", options.showers), ("3", options.showers // 4)) if options.part != "jets" else ()
+        for geometry, count in sizes:
             showers(geometry, count, options.rounds, Path(folder))
-        for kind in ("quark", "top"):
+        for kind in ("quark", "top") if options.part != "showers" else ():
             jets(kind, options.jets, options.rounds, Path(folder))
     if options.output:
         options.output.write_text(json.dumps(RESULTS, indent=1) + "\n")

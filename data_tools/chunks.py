@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import shutil
 import sys
 import time
@@ -137,8 +138,8 @@ def _finished(tasks: Sequence[tuple[Path, Chunk]], processes: int) -> Iterator[N
 def save_chunk(task: tuple[Path, Chunk]) -> None:
     """Make one chunk; its file appears whole or not at all."""
     path, chunk = task
-    temporary = path.with_name("unfinished-" + path.name)
-    temporary.unlink(missing_ok=True)
+    # Of this process alone: a second one on the same output cannot write into it
+    temporary = path.with_name(f"unfinished-{os.getpid()}-{path.name}")
     chunk.make(temporary, *chunk.arguments)
     sync(temporary)
     temporary.replace(path)

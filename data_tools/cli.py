@@ -39,6 +39,12 @@ VERBS: dict[str, Verb] = {
 }
 
 
+_EPILOG = (
+    "A file that is made appears whole or not at all, and replaces another only with --overwrite. Long work can be "
+    "stopped at any moment: the same command goes on from what is finished, in OUTPUT.chunks, to the same result."
+)
+
+
 def main(argv: Sequence[str] | None = None, program: str = "python -m data_tools") -> int:
     """Run a verb; returns the exit code: 0, 1 where a check found faults, 2 on bad input."""
     argv = sys.argv[1:] if argv is None else argv
@@ -48,7 +54,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m data_tools
     parser = argparse.ArgumentParser(prog=program, description="Make, convert, check and look at data sets.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, verb in VERBS.items():
-        verb.add_arguments(verbs.add_parser(name, help=verb.summary, description=verb.summary))
+        verb.add_arguments(verbs.add_parser(name, help=verb.summary, description=verb.summary, epilog=_EPILOG))
     options = parser.parse_args(argv)
     try:
         return VERBS[options.verb].run(options)
