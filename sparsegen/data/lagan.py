@@ -1,7 +1,8 @@
 """LAGAN jet images: boosted W against QCD, 25 x 25 pixels of transverse momentum.
 
-``image (N, 25, 25)`` [GeV], ``signal (N,)`` (1 = W, 0 = QCD) and, where the file has them, ``jet_pt``, ``jet_eta``,
-``jet_phi``, ``jet_mass``, ``jet_delta_R`` and ``tau_*`` records of shape ``(N,)``. The published images were rotated by
+``image (N, 25, 25)`` [GeV], ``signal (N,)`` (1 = W, 0 = QCD) and any ``jet_*`` and ``tau_*`` records of shape ``(N,)``:
+published are ``jet_pt``, ``jet_eta``, ``jet_phi``, ``jet_mass``, ``jet_delta_R``, ``tau_1``, ``tau_2``, ``tau_3``,
+``tau_21`` and ``tau_32``. The published images were rotated by
 a cubic spline, which leaves ripples of either sign: pixels of at most 1 MeV are no hits, as in the published loader.
 
 References:
@@ -27,7 +28,7 @@ from sparsegen.grid import Grid
 __all__ = ["LAGANReader"]
 
 _HALF = 1.25
-_RECORDS = ("jet_pt", "jet_eta", "jet_phi", "jet_mass", "jet_delta_R", "tau_21", "tau_32", "tau_1", "tau_2", "tau_3")
+_RECORDS = ("jet_", "tau_")
 
 
 class LAGANReader(VoxelReader, HDF5Reader):
@@ -42,7 +43,7 @@ class LAGANReader(VoxelReader, HDF5Reader):
         require(path, "image", images, (None, None, None), "f")
         self.rows, height, width = images.shape
         require(path, "signal", signal, (self.rows,), "n")
-        self.conditions = tuple(name for name in _RECORDS if name in self.file)
+        self.conditions = tuple(sorted(name for name in self.file if name.startswith(_RECORDS)))
         for name in self.conditions:
             require(path, name, self.dataset(name), (self.rows,), "f")
         grid = Grid.regular((height, width), (-_HALF,) * 2, (_HALF,) * 2, ("etarel", "phirel"), ("", "rad"))

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -43,13 +45,15 @@ class RaggedWriter:
     Args:
         path: The file to make.
         overwrite: Whether an existing file may be replaced.
+        append: Go on with an existing file, in a copy that takes its place when complete; its classes, splits, grid
+            and provenance stay.
         classes: Names of the classes that ``labels`` count.
         splits: Names of the splits that ``split`` counts.
         grid: Overrides the events' own grid.
         provenance: Where the events come from; plain types.
 
     Raises:
-        DataError: The file exists, or batches differ in what they hold.
+        DataError: The file exists, is damaged where it is appended to, or batches differ in what they hold.
 
     Example:
         >>> import tempfile
@@ -58,8 +62,10 @@ class RaggedWriter:
         >>> with RaggedWriter(path) as writer:
         ...     writer.append(hits)
         ...     writer.append(hits)
+        >>> with RaggedWriter(path, append=True) as writer:
+        ...     writer.append(hits)
         >>> RaggedReader(path).rows
-        4
+        6
     """
 
     def __init__(
@@ -67,13 +73,15 @@ class RaggedWriter:
         path: str | Path,
         *,
         overwrite: bool = False,
+        append: bool = False,
         classes: Sequence[str] = (),
         splits: Sequence[str] = (),
         grid: Grid | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = Path(path)
-        self._overwrite = overwrite
+        self._overwrite = overwrite or append
+        self._append = append
         self._classes = tuple(classes)
         self._splits = tuple(splits)
         self._grid = grid
@@ -85,9 +93,29 @@ class RaggedWriter:
 
     def __enter__(self) -> RaggedWriter:
         part = self._stack.enter_context(whole_file(self.path, self._overwrite))
-        self._file = self._stack.enter_context(h5py.File(part, "w"))
-        self._file.attrs.update({"format": _FORMAT, "version": _VERSION, "complete": False})
+        try:
+            if self._append:
+                self._go_on(part)
+            else:
+                self._file = self._stack.enter_context(h5py.File(part, "w"))
+            self._file.attrs.update({"format": _FORMAT, "version": _VERSION, "complete": False})
+        except BaseException:
+            self._stack.__exit__(*sys.exc_info())
+            raise
         return self
+
+    def _go_on(self, part: Path) -> None:
+        """Starts from a copy of the file as it is, its bytes checked."""
+        old = RaggedReader(self.path)
+        self._hashes = {key: old.digest(key) for key in old.checksums}
+        for key, digest in self._hashes.items():
+            if digest.hexdigest() != old.checksums[key]:
+                raise DataError(f"{self.path}: {key} does not match its checksum; copy or make the file again")
+        shutil.copyfile(self.path, part)
+        self._file = self._stack.enter_context(h5py.File(part, "r+"))
+        self._classes, self._splits, self._grid = old.classes, old.splits, old.grid
+        self._like, self._hits = old.read([(0, 0)]), old.hits
+        old.file.close()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -154,7 +182,8 @@ class RaggedWriter:
 
     def _compare(self, events: Events) -> None:
         assert self._like is not None
-        for name in ("axes", "columns", "conditions", "is_cells"):
+        cells = ("grid",) if events.is_cells else ()
+        for name in ("axes", "columns", "conditions", "is_cells", *cells):
             first, other = getattr(self._like, name), getattr(events, name)
             if first != other:
                 raise DataError(f"{self.path}: {name} differ between batches: {first} and {other}")
@@ -298,13 +327,17 @@ class RaggedReader(HDF5Reader):
                 f"{self.grid.shape} or not valid in it; drop or mend the row with `sparsegen data repair`"
             )
 
+    def digest(self, key: str) -> Any:
+        """The running SHA-256 of a data set's bytes."""
+        digest = hashlib.sha256()
+        for start in range(0, len(self.dataset(key)), 16 * _CHUNK_HITS):
+            digest.update(np.ascontiguousarray(self.array(key, start, start + 16 * _CHUNK_HITS)).tobytes())
+        return digest
+
     def findings(self) -> Iterator[Finding]:
         """Data sets that do not match their checksum."""
         for key, expected in self.checksums.items():
-            digest = hashlib.sha256()
-            for start in range(0, len(self.dataset(key)), 16 * _CHUNK_HITS):
-                digest.update(np.ascontiguousarray(self.array(key, start, start + 16 * _CHUNK_HITS)).tobytes())
-            if digest.hexdigest() != expected:
+            if self.digest(key).hexdigest() != expected:
                 yield Finding(str(self.path), key, -1, "does not match its checksum", "copy or make the file again")
 
 

@@ -115,6 +115,62 @@ def test_a_killed_writer_leaves_no_file_under_the_name(tmp_path: Path, make_poin
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.h5", "out.h5"]
 
 
+def test_a_file_that_is_appended_to_is_the_file_written_at_once(tmp_path: Path, make_points: Make) -> None:
+    first, second = make_points(20), make_points(30, seed=1)
+    facts = {"classes": ("a", "b"), "provenance": {"made": "here"}}
+    with RaggedWriter(tmp_path / "once.h5", **facts) as writer:  # type: ignore[arg-type]
+        writer.append(first, labels=np.arange(20) % 2)
+        writer.append(second, labels=np.arange(30) % 2)
+    with RaggedWriter(tmp_path / "twice.h5", **facts) as writer:  # type: ignore[arg-type]
+        writer.append(first, labels=np.arange(20) % 2)
+    with RaggedWriter(tmp_path / "twice.h5", append=True) as writer:
+        writer.append(second, labels=np.arange(30) % 2)
+    once, twice = (RaggedReader(tmp_path / f"{name}.h5") for name in ("once", "twice"))
+    assert twice.checksums == once.checksums
+    assert (twice.rows, twice.hits, twice.classes) == (50, once.hits, ("a", "b"))
+    assert twice.provenance == {"made": "here"}
+    assert not list(data.findings(twice))
+
+
+def test_an_append_that_fails_leaves_the_file_as_it_was(
+    tmp_path: Path, make_points: Make, alter: Callable[..., None]
+) -> None:
+    path = tmp_path / "a.h5"
+    data.write(make_points(20), path)
+    content = path.read_bytes()
+
+    def killed() -> None:
+        with RaggedWriter(path, append=True) as writer:
+            writer.append(make_points(5))
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError):
+        killed()
+    other = make_points(5)
+    with pytest.raises(DataError, match="columns differ"), RaggedWriter(path, append=True) as writer:
+        writer.append(other.with_features(other.features, [Column("energy")]))
+    assert path.read_bytes() == content
+    assert [file.name for file in tmp_path.iterdir()] == ["a.h5"]
+    alter(path, "ids", 3, 77)
+    with pytest.raises(DataError, match="ids does not match its checksum"), RaggedWriter(path, append=True):
+        pass
+    assert [file.name for file in tmp_path.iterdir()] == ["a.h5"]
+    with pytest.raises(DataError, match="not a readable HDF5 file"), RaggedWriter(tmp_path / "none.h5", append=True):
+        pass
+    assert [file.name for file in tmp_path.iterdir()] == ["a.h5"]
+
+
+def test_cells_of_another_lattice_are_not_appended(tmp_path: Path, make_points: Make) -> None:
+    grids = [Grid.regular((n, n), (-0.8, -0.8), (0.8, 0.8), ("etarel", "phirel")) for n in (6, 8)]
+    cells = [make_points().voxelize(grid)[0] for grid in grids]
+    data.write(cells[0], tmp_path / "a.h5")
+    with (
+        pytest.raises(DataError, match="grid differ between batches"),
+        RaggedWriter(tmp_path / "a.h5", append=True) as writer,
+    ):
+        writer.append(cells[1])
+
+
 def test_an_existing_file_is_kept(tmp_path: Path, make_points: Make) -> None:
     data.write(make_points(3), tmp_path / "a.h5")
     with pytest.raises(DataError, match=r"a.h5: exists already"):
