@@ -170,6 +170,39 @@ def fpd() -> dict[str, Any]:
 CASES = {"chamfer": chamfer, "assignment": assignment, "weighted": weighted, "efps": efps, "fpd": fpd}
 
 
+def bars(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """What was promised, what was measured, and whether it is met; None where the peer is not installed."""
+    level = found["machine"]["instruction_set"]
+    least = {"avx512": 300.0, "avx2": 180.0}.get(level, 40.0)
+    rows = [
+        (f"all-pairs Chamfer over the batched product, {level}", ">=", least, ("chamfer", "ratio")),
+        ("all-pairs Chamfer, error far from the origin", "<=", 1e-5, ("chamfer", "relative_error_far_from_origin")),
+        ("assignments of 30 points over scipy in a loop", ">=", 1.7, ("assignment", "ratio")),
+        ("weighted earth mover's distances over POT in a loop", ">=", 5.0, ("weighted", "ratio")),
+        ("weighted earth mover's distances, relative error", "<=", 1e-6, ("weighted", "relative_error")),
+        ("36 polynomials of 30 particles over energyflow", ">=", 5.0, ("efps", "30", "ratio")),
+        ("36 polynomials of 30 particles, relative error", "<=", 1e-6, ("efps", "30", "relative_error")),
+        ("36 polynomials of 150 particles over energyflow", ">=", 5.0, ("efps", "150", "ratio")),
+        ("36 polynomials of 150 particles, relative error", "<=", 1e-6, ("efps", "150", "relative_error")),
+        ("fpd of 50,000 jets with features over jetnet", ">=", 8.0, ("fpd", "ratio")),
+    ]
+    out = []
+    for name, sense, bar, path in rows:
+        value: Any = found
+        for key in path:
+            value = value.get(key) if isinstance(value, dict) else None
+        met = None if value is None else bool(value >= bar if sense == ">=" else value <= bar)
+        out.append({"name": name, "bar": f"{sense} {bar:g}", "value": value, "met": met})
+    return out
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        value = "not run" if row["value"] is None else f"{row['value']:.4g}"
+        met = {True: "met", False: "MISSED", None: "not run"}[row["met"]]
+        print(f"{row['name']:<58} {row['bar']:>10} {value:>12}  {met}")
+
+
 def main(names: list[str]) -> None:
     torch.set_num_threads(1)
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
@@ -177,8 +210,10 @@ def main(names: list[str]) -> None:
     for name in names or CASES:
         found[name] = CASES[name]()
         print(name, json.dumps(found[name]), flush=True)
+        found["bars"] = bars(found)
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(json.dumps(found, indent=2) + "\n")
+    show(found["bars"])
 
 
 if __name__ == "__main__":

@@ -18,6 +18,9 @@ import math
 import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache, partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +115,6 @@ class Study:
         source = data.open(config["sample"], view="points")
         self.source = source[:]
         self.labels = source.labels.numpy()
-        self.seconds: dict[str, list[float]] = {name: [] for name in config["metrics"]}
         # Undistorted samples are held out of the training events, or memorisation would find them there.
         rng = _rng(config["seed"], 0)
         order = rng.permutation(len(self.source))
@@ -131,15 +133,24 @@ class Study:
         rows[:size] = rng.permutation(self.train)[:size]
         return self.source[torch.from_numpy(rows)]
 
-    def values(self, sample: Events) -> dict[str, float]:
-        """Every metric of one sample."""
+    def distorted(self, kind: str, level: int, repeat: int) -> Events:
+        """A sample distorted in one way."""
+        strength = self.config["distortions"][kind]["strengths"][level]
+        rng = _rng(self.config["seed"], 2, list(self.config["distortions"]).index(kind), level, repeat)
+        if kind == "memorised":
+            return self.memorised(repeat, strength, rng)
+        events, labels = self.fresh(repeat)
+        return DISTORTIONS[kind](events, strength, rng, labels)
+
+    def values(self, sample: Events) -> dict[str, tuple[float, float]]:
+        """Value and CPU seconds of every metric of one sample."""
         train = self.source[torch.from_numpy(np.sort(self.train))]
         found = {}
         for name in self.config["metrics"]:
             extra = {"train": train} if name == "memorisation" else {}
             begin = time.process_time()
-            found[name] = metrics.METRICS[name].function(sample, self.reference, protocol=PROTOCOL, **extra).value
-            self.seconds[name].append(time.process_time() - begin)
+            value = metrics.METRICS[name].function(sample, self.reference, protocol=PROTOCOL, **extra).value
+            found[name] = value, time.process_time() - begin
         return found
 
 
@@ -147,57 +158,62 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path)
     parser.add_argument("-o", "--output", type=Path, default=Path(__file__).parent / "results" / "metric_sensitivity")
+    parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
-    warnings.simplefilter("ignore", metrics.SmallSampleWarning)
-    torch.set_num_threads(1)
-    study = Study(yaml.safe_load(arguments.config.read_text(encoding="utf-8")))
     arguments.output.mkdir(parents=True, exist_ok=True)
-    rows = run(study)
+    rows, seconds = run(arguments.config, arguments.processes)
     with (arguments.output / "results.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-    seconds = {name: float(np.median(times)) for name, times in study.seconds.items()}
     found = summary(rows, seconds)
     (arguments.output / "summary.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    picture(rows, seconds, study.config).savefig(arguments.output / "significance.png", dpi=110)
+    config = yaml.safe_load(arguments.config.read_text(encoding="utf-8"))
+    picture(rows, seconds, config).savefig(arguments.output / "significance.png", dpi=110)
     print(json.dumps(found, indent=1))
 
 
-def run(study: Study) -> list[dict[str, Any]]:
-    """One row a metric, distortion and strength."""
-    config = study.config
-    nulls = [study.values(study.fresh(i)[0]) for i in range(config["nulls"])]
-    centre = {name: float(np.mean([v[name] for v in nulls])) for name in config["metrics"]}
-    spread = {name: float(np.std([v[name] for v in nulls], ddof=1)) for name in config["metrics"]}
+@cache
+def _study(path: Path) -> Study:
+    """One study a process."""
+    warnings.simplefilter("ignore", metrics.SmallSampleWarning)
+    torch.set_num_threads(1)
+    return Study(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+Task = tuple[str, int, int]
+
+
+def _evaluate(path: Path, task: Task) -> dict[str, tuple[float, float]]:
+    study = _study(path)
+    kind, _level, repeat = task
+    return study.values(study.distorted(*task) if kind else study.fresh(repeat)[0])
+
+
+def run(path: Path, processes: int) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """One row a metric, distortion and strength, and the median CPU time of each metric."""
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    tasks: list[Task] = [("", 0, i) for i in range(config["nulls"])]
+    for kind, setting in config["distortions"].items():
+        tasks += [(kind, i, k) for i in range(len(setting["strengths"])) for k in range(config["repeats"])]
+    found: dict[Task, dict[str, tuple[float, float]]] = {}
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        for task, values in zip(tasks, pool.map(partial(_evaluate, path), tasks), strict=True):
+            found[task] = values
+            print(f"{len(found)} of {len(tasks)}", flush=True)
     rows = []
-    for number, (kind, setting) in enumerate(config["distortions"].items()):
-        for level, strength in enumerate(setting["strengths"]):
-            found = []
-            for repeat in range(config["repeats"]):
-                rng = _rng(config["seed"], 2, number, level, repeat)
-                if kind == "memorised":
-                    sample = study.memorised(repeat, strength, rng)
-                else:
-                    events, labels = study.fresh(repeat)
-                    sample = DISTORTIONS[kind](events, strength, rng, labels)
-                found.append(study.values(sample))
-            for name in config["metrics"]:
-                value = float(np.mean([v[name] for v in found]))
-                significance = abs(value - centre[name]) / spread[name] if spread[name] > 0 else math.nan
-                rows.append(
-                    {
-                        "distortion": kind,
-                        "strength": strength,
-                        "metric": name,
-                        "value": value,
-                        "null": centre[name],
-                        "null_spread": spread[name],
-                        "significance": significance,
-                    }
-                )
-            print(kind, strength, flush=True)
-    return rows
+    for name in config["metrics"]:
+        null = np.array([found["", 0, i][name][0] for i in range(config["nulls"])])
+        centre, spread = float(null.mean()), float(null.std(ddof=1))
+        for kind, setting in config["distortions"].items():
+            for level, strength in enumerate(setting["strengths"]):
+                value = float(np.mean([found[kind, level, k][name][0] for k in range(config["repeats"])]))
+                significance = abs(value - centre) / spread if spread > 0 else math.nan
+                keys = ("distortion", "strength", "metric", "value", "null", "null_spread", "significance")
+                row = (kind, strength, name, value, centre, spread, significance)
+                rows.append(dict(zip(keys, row, strict=True)))
+    seconds = {n: float(np.median([values[n][1] for values in found.values()])) for n in config["metrics"]}
+    return rows, seconds
 
 
 def summary(rows: list[dict[str, Any]], seconds: dict[str, float]) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from sparsegen.metrics.observables import jet_mass, occupied_cells, summary_feat
 from sparsegen.metrics.occupancy import js_divergence, jsd
 from sparsegen.metrics.pointsets import cov_cd, cov_emd, mmd_cd, mmd_emd, nna_cd, nna_emd
 from sparsegen.metrics.protocol import PROTOCOLS, Protocol
+from sparsegen.metrics.shower_classifiers import ShowerNet, classifier_auc_cnn, classifier_auc_voxels
 from sparsegen.metrics.spectra import Bins, Spectrum, spectra
 from sparsegen.metrics.substructure import correlation_ratios, n_subjettiness, w1_c2, w1_d2, w1_tau21, w1_tau32
 from sparsegen.metrics.wasserstein import w1
@@ -60,13 +61,16 @@ __all__ = [
     "Protocol",
     "Published",
     "ReferenceStatistics",
+    "ShowerNet",
     "SmallSampleWarning",
     "TooFewError",
     "applicable",
     "auc",
     "classifier_auc",
     "check_data_set",
+    "classifier_auc_cnn",
     "classifier_auc_showers",
+    "classifier_auc_voxels",
     "clouds_from_arrays",
     "correlation_ratios",
     "cov_cd",

@@ -41,6 +41,7 @@ __all__ = [
     "incident_energy",
     "kpd_showers",
     "layer_axis",
+    "on_lattice",
     "separation_power",
     "shower_features",
 ]
@@ -61,7 +62,12 @@ def layer_axis(events: Events) -> int | None:
     return None
 
 
-def _on_lattice(events: Events) -> tuple[Events, Grid, int]:
+def on_lattice(events: Events) -> tuple[Events, Grid, int]:
+    """Showers as cells of their lattice, the lattice, and the axis that counts layers.
+
+    Raises:
+        DataError: There is no lattice with a layer axis, or hits lie outside it.
+    """
     axis = layer_axis(events)
     if axis is None or events.grid is None:
         raise DataError(
@@ -90,7 +96,7 @@ def shower_features(events: Events, *, threshold: float = 0.0) -> tuple[Array, t
     Raises:
         DataError: There is no lattice with a layer axis, or hits lie outside it.
     """
-    cells, grid, axis = _on_lattice(events)
+    cells, grid, axis = on_lattice(events)
     layers = grid.shape[axis]
     energy = cells.column(additive_column(cells, ENERGY_NAMES)).double()
     slot = cells.batch * layers + cells.coords[:, axis]

@@ -212,7 +212,7 @@ def frechet(
     return Result("frechet", _distance(x, y), error, len(x), note, floor, pair[0].invalid)
 
 
-@metric("fpd", needs=("jets",), fast=True)
+@metric("fpd", needs=("jets",))
 def fpd(
     generated: EventsLike,
     reference: EventsLike,

@@ -166,7 +166,7 @@ def density(
     return _evaluate("density", generated, reference, features, k, protocol, seed)
 
 
-@metric("coverage")
+@metric("coverage", fast=True)
 def coverage(
     generated: EventsLike,
     reference: EventsLike,

@@ -139,3 +139,16 @@ def test_distances_on_shower_features_tell_laws_apart(name):
     same, other = function(a, b), function(c, b)
     assert other.name == name
     assert other.value > same.value + 3 * math.hypot(same.error, other.error)
+
+
+@small
+@pytest.mark.parametrize("name", ["classifier_auc_voxels", "classifier_auc_cnn"])
+def test_classifiers_of_cells_tell_laws_apart_and_not_one_law(name):
+    function = metrics.METRICS[name].function
+    a, b, c = showers(200, 1, hits=15), showers(400, 2, hits=15), showers(200, 3, spread=1.0, hits=15)
+    same = function(a, b)
+    assert abs(same.value - 0.5) < 4 * same.error
+    assert abs(same.floor - 0.5) < 4 * same.protocol["floor_error"]
+    other = function(c, b)
+    assert other.name == name
+    assert other.value > 0.5 + 4 * other.error
