@@ -19,11 +19,11 @@ GROUPS = ("fast", "full")
 """Names that stand for several metrics.
 
 ``fast`` was chosen by what metrics see of jets that are distorted more and more, 500 a side
-(``experiments/metric_sensitivity.yaml``): ``coverage``, ``w1_pt``, ``w1_mass`` and ``memorisation`` together see smears,
-shifts, dropped modes, thinned, memorised and repeated jets at the least strength at which any metric does, in a
-fraction of a second; ``frechet``, ``jsd`` and the other W1 distances cost next to nothing and say what is wrong. ``fpd``
-and ``kpd``, said to be the most sensitive with 50,000 jets, saw only the strongest smears and shifts of so few, and
-belong to ``full``.
+(``experiments/metric_sensitivity.yaml``). ``coverage``, ``w1_pt``, ``w1_mass`` and ``memorisation`` together see
+smears, shifts, dropped modes, thinned, memorised and repeated jets at the least strength at which any metric does, in a
+fraction of a second. ``frechet``, ``jsd`` and the other W1 distances cost next to nothing and say what is wrong.
+``fpd`` and ``kpd``, said to be the most sensitive with 50,000 jets, saw only the strongest smears and shifts of so few,
+and belong to ``full``.
 """
 
 
