@@ -5,7 +5,8 @@
 // pair products (AVX512-BF16), or in plain float32, whichever the machine has first.
 #pragma once
 
-#if defined(__x86_64__) && defined(__linux__) && SPARSEGEN_VECTOR_BYTES == 64 && __has_include(<amxbf16intrin.h>)
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && SPARSEGEN_VECTOR_BYTES == 64 && \
+    __has_include(<amxbf16intrin.h>)
 #define SPARSEGEN_BFLOAT_UNITS 1
 #include <sys/syscall.h>
 #include <unistd.h>
