@@ -66,11 +66,15 @@ class Certificate:
 
 
 def samples_needed(n: int, tolerance: float) -> int:
-    """Samples after which an rms of AIM tolerances is told from the tolerance itself, nine times in ten."""
+    """Samples after which an rms of AIM tolerances is told from the tolerance itself, nine times in ten.
+
+    At least so many, too, that no cell of fair size is missed: 2 n log n.
+    """
     # 1.96 + 1.28 standard deviations of the square, sqrt(linear / M + constant / M^2), fit between AIM^2 and 1
     room = ((1 - AIM**2) * tolerance**2 / 3.24) ** 2
     linear, constant = 4 * (AIM * tolerance) ** 2, 2.0 * n
-    return math.ceil(max(1000, (linear + math.sqrt(linear**2 + 4 * room * constant)) / (2 * room)))
+    told = (linear + math.sqrt(linear**2 + 4 * room * constant)) / (2 * room)
+    return math.ceil(max(1000, 2 * n * math.log(n), told))
 
 
 def certify_counts(

@@ -58,3 +58,13 @@ def test_bad_input_names_its_fault():
         energy_distance(x, x[:, :1])
     with pytest.raises(ConfigError, match="did you mean rbf"):
         mmd(x, x, "rbff")
+
+
+def test_the_statistic_between_samples_of_equal_and_of_other_laws():
+    x, y = normal(0, 200, 100, 8), normal(1, 200, 100, 8)
+    # values of the sum over the scales, for samples of 100 in 8 dimensions
+    null, narrow, moved = (7 * mmd(x, z) for z in (y, 0.5 * y, y + 0.5))
+    assert null.mean().abs() < 4 * null.std() / 200**0.5
+    assert null.std() < 0.02
+    assert narrow.mean() == pytest.approx(0.42, abs=0.03)
+    assert moved.mean() == pytest.approx(0.27, abs=0.05)
