@@ -47,7 +47,7 @@ def to_minkowski(x: SparseTensor | nn.Module, manager: Any = None) -> Any:
     of the lattice, or whose padding is another, have no counterpart there and are refused. Of a strided convolution it
     keeps the sites ``floor(c / stride)`` that contain an input, ``support="floor"`` here; with ``support="reach"`` only
     windows that tile the lattice (kernel 2, stride 2) are the same in both. A lattice that the stride does not divide
-    ends in a cell that exists there only.
+    ends in a cell that exists there only. A tensor without sites crashes its layers: prune there with care.
 
     Args:
         x: A tensor, or one layer; its weights are copied.
