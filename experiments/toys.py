@@ -147,13 +147,15 @@ def draw_samples(shown: dict[tuple[str, str], Points], path: Path) -> None:
     names = list(dict.fromkeys(key[1] for key in shown))
     figure = Figure(figsize=(1.7 * len(names), 1.8 * len(toys)), dpi=110, layout="constrained")
     axes = figure.subplots(len(toys), len(names), squeeze=False)
+    for axis, model in zip(axes[0], names, strict=True):
+        axis.set_title(title(model), fontsize=8)
     for row, name in zip(axes, toys, strict=True):
         for axis, model in zip(row, names, strict=True):
-            x, y = shown[name, model].T
-            axis.scatter(x, y, s=0.4, linewidths=0, color="black" if model == "data" else "#1f6fb4", rasterized=True)
+            points = shown.get((name, model), np.zeros((0, 2)))
+            axis.scatter(
+                *points.T, s=0.4, linewidths=0, color="black" if model == "data" else "#1f6fb4", rasterized=True
+            )
             axis.set(xlim=(-1.4, 1.4), ylim=(-1.4, 1.4), xticks=[], yticks=[], aspect="equal")
-            if row is axes[0]:
-                axis.set_title(title(model), fontsize=8)
         row[0].set_ylabel(name, fontsize=8)
     figure.savefig(path)
 
