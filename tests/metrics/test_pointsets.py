@@ -235,3 +235,25 @@ def test_every_metric_of_bare_points_is_that_of_points_that_count_as_one():
     weighted, plain = ((clouds(40, 0), clouds(40, 1)), (bare(clouds(40, 0)), bare(clouds(40, 1))))
     one, other = (metrics.evaluate(*pair, ["w1_hits", "frechet", "jsd", "mmd_cd"]) for pair in (weighted, plain))
     assert [r.value for r in one] == [r.value for r in other]
+
+
+@pytest.mark.parametrize("radius", [1.0, 3.0])
+def test_emd_moves_all_the_mass_and_sums_distances_not_their_squares(radius):
+    # A matching that leaves mass behind at large radii, or one summed in squares, gives other numbers.
+    x = radius * np.random.default_rng(0).normal(size=(1, 64, 3))
+    moved = x + np.array([2.0, 0.0, 0.0]) * 100
+    a, b = metrics.clouds_from_arrays(x), metrics.clouds_from_arrays(moved)
+    assert pairwise_distances(a, b, "emd")[0, 0] == pytest.approx(200.0, rel=1e-9)
+    assert pairwise_distances(a, b, "cd")[0, 0] > 2 * 100**2
+
+
+@pytest.mark.filterwarnings("ignore::sparsegen.metrics.SmallSampleWarning")
+def test_the_protocol_names_distance_normalisation_and_points():
+    rng = np.random.default_rng(1)
+    a, b = (metrics.clouds_from_arrays(rng.normal(size=(8, 12, 3))) for _ in range(2))
+    for name, distance in (("nna_cd", "Chamfer, squared"), ("nna_emd", "exact")):
+        protocol = metrics.METRICS[name].function(a, b).protocol
+        assert distance in protocol["distance"]
+        assert protocol["normalisation"] == "as given"
+        assert protocol["points"] == [12, 12]
+        assert len(protocol["one_sided"]) == 2
