@@ -35,6 +35,8 @@ Array = NDArray[np.float64]
 SHRINKAGE = 1.5
 """Standard deviations of noise taken off the moments' differences: squares need more than magnitudes, or their error
 would follow their value."""
+ROWS = 4096
+"""Rows that are centred at a time."""
 PUBLISHED = {"jetnet0.2": 20_000, "calochallenge": 10_000}
 """The smallest batch of the published protocols."""
 
@@ -71,8 +73,13 @@ def _weighted(x: Array, weights: Array) -> tuple[Array, Array]:
     """Mean and unbiased covariance of rows that count ``weights`` times each."""
     n = weights.sum()
     mean = weights @ x / n
-    centred = (x - mean) * np.sqrt(weights)[:, None]
-    return mean, centred.T @ centred / (n - 1)
+    scatter = np.zeros((x.shape[1], x.shape[1]))
+    # In blocks, so that no copy of the sample is made.
+    for start in range(0, len(x), ROWS):
+        rows = slice(start, start + ROWS)
+        centred = (x[rows] - mean) * np.sqrt(weights[rows])[:, None]
+        scatter += centred.T @ centred
+    return mean, scatter / (n - 1)
 
 
 def _distance(x: Array, y: Array, u: Array | None = None, v: Array | None = None) -> float:
