@@ -17,11 +17,11 @@ class Result:
     Args:
         name: The metric's name.
         value: The number itself, in the metric's own unit.
-        error: One standard deviation of the value over samples of these sizes; NaN where it is not known. It says nothing
-            of the floor's share in the value, and is calibrated for samples of one law: intervals of 1.96 errors hold
-            the mean 90 to 99 times in 100. Away from the floor those of W1 did so 80 to 94 times, of a Fréchet distance
-            of heavy-tailed features 63 to 77, of a kernel distance 45 to 60 with 120 events, more with more
-            (``benchmarks/metric_coverage.py``).
+        error: One standard deviation of the value over samples of these sizes; NaN where it is not known. It holds for
+            samples of one law, where 1.96 errors reach the mean in 90 to 99 of 100 repetitions. At two to ten times the
+            floor, with 120 to 2,000 events, those of W1 did in 80 to 96, of a Fréchet distance of heavy-tailed features
+            in 64 to 89, of a kernel distance in 45 to 74 (``benchmarks/metric_coverage.py``). The part that the floor
+            has in the value is a bias, in no error.
         n: Events that entered on the generated side.
         protocol: Sizes, batches, replacement, features, seed: two results compare only under one protocol.
         floor: The same metric, real against real at the same size; NaN where it was not measured.
