@@ -103,8 +103,8 @@ using SitesReachFn = index_t(const index_t* coords, index_t n, index_t dim, cons
 using SitesListFn = void(const std::uint64_t* words, index_t count, const index_t* shape, index_t dim, index_t* keys,
                          index_t* coords);
 using SitesSearchFn = index_t(const index_t* coords, index_t m, index_t dim, const index_t* geometry,
-                              const std::uint64_t* words, const std::int32_t* ranks, index_t limit, std::int32_t* hits,
-                              index_t* counts);
+                              const std::uint64_t* words, const std::int32_t* ranks, index_t taps, index_t mirrored,
+                              std::int32_t* hits, index_t* starts);
 using SitesGroupFn = void(const std::int32_t* hits, index_t n, index_t taps, const index_t* starts, index_t mirrored,
                           index_t rows, index_t* site_rows, index_t* window_rows);
 

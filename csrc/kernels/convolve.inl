@@ -6,6 +6,8 @@
 // results depend neither on tiles nor on blocks nor on threads.
 #pragma once
 
+#include <utility>
+
 #include "buffer.hpp"
 #include "parallel.hpp"
 #include "simd.hpp"
@@ -99,6 +101,40 @@ inline index_t first_at_least(const index_t* rows, index_t begin, index_t end, i
     return begin;
 }
 
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define SPARSEGEN_SHUFFLES
+// Elements of one half (H = 0 the lower) of a and of b in turn.
+template <typename T, index_t H, int... I>
+inline Vec<T> alternate(Vec<T> a, Vec<T> b, std::integer_sequence<int, I...>) {
+    constexpr int L = static_cast<int>(kLanes<T>);
+    return __builtin_shufflevector(a, b, (I / 2 + I % 2 * L + static_cast<int>(H) * L / 2)...);
+}
+
+// Row r of a square of whole vectors becomes column r: each round rotates the bits of (row, column) by one.
+template <typename T>
+inline void transpose_square(const T* from, index_t from_stride, T* to, index_t to_stride) {
+    constexpr index_t L = kLanes<T>;
+    using Lanes = std::make_integer_sequence<int, static_cast<int>(L)>;
+    Vec<T> row[L], next[L];
+#pragma GCC unroll 16
+    for (index_t r = 0; r < L; ++r) row[r] = load(from + r * from_stride);
+#pragma GCC unroll 4
+    for (index_t round = 1; round < L; round *= 2) {
+#pragma GCC unroll 8
+        for (index_t r = 0; r < L / 2; ++r) {
+            next[2 * r] = alternate<T, 0>(row[r], row[r + L / 2], Lanes{});
+            next[2 * r + 1] = alternate<T, 1>(row[r], row[r + L / 2], Lanes{});
+        }
+#pragma GCC unroll 16
+        for (index_t r = 0; r < L; ++r) row[r] = next[r];
+    }
+#pragma GCC unroll 16
+    for (index_t r = 0; r < L; ++r) store(to + r * to_stride, row[r]);
+}
+#endif
+#endif
+
 // A weight (taps, cin, cout) of any strides with its rows side by side, padded to whole vectors.
 template <typename T>
 class PackedWeight {
@@ -114,6 +150,20 @@ class PackedWeight {
         }
         T* to = copy_.grow(taps * tap + 1);
         data = to;
+#ifdef SPARSEGEN_SHUFFLES
+        constexpr index_t L = kLanes<T>;
+        if (in_stride == 1 && cin % L == 0 && cout % L == 0) {
+            for (index_t k = 0; k < taps; ++k, to += tap) {
+                for (index_t c = 0; c < cin; c += L) {
+                    for (index_t o = 0; o < cout; o += L) {
+                        const T* from = weight + k * tap_stride + o * out_stride + c;
+                        transpose_square(from, out_stride, to + c * row + o, row);
+                    }
+                }
+            }
+            return;
+        }
+#endif
         for (index_t k = 0; k < taps; ++k) {
             const T* from = weight + k * tap_stride;
             for (index_t c = 0; c < cin; ++c, to += row) {
@@ -320,13 +370,20 @@ inline void correlate_any(const T* x, index_t cin, const T* y, index_t cout, ind
     const index_t parts = threads > 1 && cin >= 16 ? 4 : 1;
     parallel_for(taps * parts, threads, cost, [&](index_t begin, index_t end) {
         const index_t first_tap = begin / parts, held = (end - 1) / parts + 1 - first_tap;
-        Buffer<T> sums(held * cin * width + 1), rows(width != cout ? kChunk * width : 1);
-        for (index_t i = 0; i < held * cin * width; ++i) sums[i] = 0;
+        // Summed in place where the result is laid out alike.
+        const bool in_place = width == cout && in_stride == cout && out_stride == 1;
+        Buffer<T> own(in_place ? 1 : held * cin * width + 1), rows(width != cout ? kChunk * width : 1);
+        T* sums = in_place ? out + first_tap * cin * cout : own.data();
+        for (index_t item = begin; item < end; ++item) {
+            const index_t k = item / parts - first_tap, part = item % parts;
+            const index_t low = cin * part / parts, high = cin * (part + 1) / parts;
+            for (index_t i = (k * cin + low) * width; i < (k * cin + high) * width; ++i) sums[i] = 0;
+        }
         for (index_t t = 0; t < tiles; ++t) {
             for (index_t item = begin; item < end; ++item) {
                 const index_t k = item / parts, part = item % parts;
                 const index_t low = cin * part / parts, high = cin * (part + 1) / parts;
-                T* to = sums.data() + (k - first_tap) * cin * width;
+                T* to = sums + (k - first_tap) * cin * width;
                 const bool same = k == identity;
                 const index_t start = same ? 0 : starts[k], count = starts[k + 1] - starts[k];
                 outer_pairs<T>(x, cin, y, cout, same ? nullptr : inputs, same ? nullptr : outputs,
@@ -334,10 +391,10 @@ inline void correlate_any(const T* x, index_t cin, const T* y, index_t cout, ind
                                rows.data());
             }
         }
-        for (index_t item = begin; item < end; ++item) {
+        for (index_t item = begin; item < end && !in_place; ++item) {
             const index_t k = item / parts, part = item % parts;
             for (index_t c = cin * part / parts; c < cin * (part + 1) / parts; ++c) {
-                const T* from = sums.data() + ((k - first_tap) * cin + c) * width;
+                const T* from = sums + ((k - first_tap) * cin + c) * width;
                 for (index_t o = 0; o < cout; ++o) out[k * cin * cout + c * in_stride + o * out_stride] = from[o];
             }
         }

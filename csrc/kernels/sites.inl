@@ -157,12 +157,15 @@ void sites_list(const word_t* words, index_t count, const index_t* shape, index_
     }
 }
 
-// Every meeting of a window at coords (M, 1 + D) with an active site, for the first `limit` taps: tap, window row and
-// site row to hits (3, at most M * limit), meetings of each tap to counts. Windows come in order. Returns how many.
+// Every meeting of a window at coords (M, 1 + D) with an active site: tap, window row and site row to hits (3, at most M
+// times the searched taps), the first pair of each tap, and one past the last, to starts (taps + 1). Windows come in
+// order. Where `mirrored`, only the first half of an odd number of taps is searched; see sites_group. Returns how many.
 SitesSearchFn sites_search;
 index_t sites_search(const index_t* coords, index_t m, index_t dim, const index_t* geometry, const word_t* words,
-                     const std::int32_t* ranks, index_t limit, std::int32_t* hits, index_t* counts) {
+                     const std::int32_t* ranks, index_t taps, index_t mirrored, std::int32_t* hits, index_t* starts) {
     SiteAxis axes[kAxes];
+    const index_t limit = mirrored != 0 ? taps / 2 : taps;
+    index_t* counts = starts + 1;
     read_axes(geometry, dim, axes);
     const SiteAxis& last = axes[kAxes - 1];
     index_t sizes = 1, rows = 1;
@@ -244,6 +247,12 @@ index_t sites_search(const index_t* coords, index_t m, index_t dim, const index_
             }
         }
     }
+    if (mirrored != 0) {
+        counts[limit] = m;
+        for (index_t k = 0; k < limit; ++k) counts[taps - 1 - k] = counts[k];
+    }
+    starts[0] = 0;
+    for (index_t k = 0; k < taps; ++k) counts[k] += starts[k];
     return (hit - hits) / 3;
 }
 

@@ -19,6 +19,7 @@ from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from sparsegen.errors import DataError
+from sparsegen.metrics.challenge import BATCH, EPOCHS, LEARNING_RATE, WIDTH, challenge_scores
 from sparsegen.metrics.features import Features, collect_pair
 from sparsegen.metrics.inputs import EventsLike, warn_small
 from sparsegen.metrics.metric import TooFewError, metric
@@ -173,8 +174,14 @@ def _perceptron(inputs: int, width: int, outputs: int, generator: torch.Generato
     return net
 
 
+def _judged(scores: tuple[Array, Array]) -> tuple[float, float, float]:
+    """AUC, its error and the Jensen-Shannon divergence in bits, of probabilities for either sample."""
+    entropy = -(np.log(scores[0]).mean() + np.log1p(-scores[1]).mean()) / 2
+    return auc(*scores), auc_error(*scores), float(1 - entropy / math.log(2))
+
+
 def _two_sample(x: Array, y: Array, epochs: int, seed: int) -> tuple[float, float, float]:
-    """AUC, its error and the Jensen-Shannon divergence in bits, on two fifths of either sample, never trained on."""
+    """What :func:`_judged` says on two fifths of either sample, never trained on."""
     rng = np.random.default_rng([seed, 2])
     parts = []
     for sample in (x, y):
@@ -184,9 +191,7 @@ def _two_sample(x: Array, y: Array, epochs: int, seed: int) -> tuple[float, floa
     (fake, fake_test), (real, real_test) = parts
     labels = np.concatenate([np.ones(len(fake)), np.zeros(len(real))])
     judge = Classifier(epochs=epochs, seed=seed).fit(np.concatenate([fake, real]), labels)
-    scores = [judge.probabilities(part)[:, 1] for part in (fake_test, real_test)]
-    entropy = -(np.log(scores[0]).mean() + np.log1p(-scores[1]).mean()) / 2
-    return auc(*scores), auc_error(*scores), float(1 - entropy / math.log(2))
+    return _judged((judge.probabilities(fake_test)[:, 1], judge.probabilities(real_test)[:, 1]))
 
 
 @metric("classifier_auc")
@@ -195,7 +200,7 @@ def classifier_auc(
     reference: EventsLike,
     *,
     features: Features = summary_features,
-    epochs: int = 40,
+    epochs: int | None = None,
     protocol: Protocol | str | None = None,
     seed: int = 0,
 ) -> Result:
@@ -203,40 +208,57 @@ def classifier_auc(
 
     Both samples are cut to one size. The floor is the same classifier between two halves of the reference: it is not
     0.5 where the reference itself is uneven or small. The protocol also holds the Jensen-Shannon divergence in bits.
+    Under the protocol ``calochallenge`` the classifier, its split and its calibration are the published ones
+    (:mod:`sparsegen.metrics.challenge`), both samples enter whole, and the floor is that of half their size.
 
     Args:
         generated: Generated events.
         reference: Real events.
         features: Events -> ``(B, F)``; the fixed description of :func:`summary_features` by default.
-        epochs: Passes of the classifier's training.
+        epochs: Passes of the classifier's training: 40, or 50 under ``calochallenge``, whose name a result with another
+            number does not bear.
         protocol: A :class:`Protocol` or its name; ``events`` caps the sample.
         seed: Of splits and training.
     """
     setting = resolve(protocol)
     pair = collect_pair(generated, reference, features, invalid=setting.invalid)
     x, y = pair[0].values, pair[1].values
+    published = setting.name == "calochallenge"
     # The classifier's power grows with the sample, so that value and floor are measured at one size.
-    size = min(len(x), len(y) // 2, setting.events or 50_000)
+    size = min(len(x), len(y)) if published else min(len(x), len(y) // 2, setting.events or 50_000)
     if size < 20:
         raise TooFewError(f"classifier_auc: {len(x)} generated and {len(y)} reference events; use 20 and 40 or more")
     rng = np.random.default_rng([seed, 0])
     order = rng.permutation(len(y))
-    fake, real, other = x[rng.permutation(len(x))[:size]], y[order[:size]], y[order[size : 2 * size]]
-    value, error, divergence = _two_sample(fake, real, epochs, seed)
-    floor, floor_error, _ = _two_sample(other, real, epochs, seed)
+    fake, real = x[rng.permutation(len(x))[:size]], y[order[:size]]
+    passes = epochs or (EPOCHS if published else 40)
+    if published:
+        judge = lambda a, b: _judged(challenge_scores(a, b, epochs=passes, seed=seed))
+        halves = real[: size // 2], real[size // 2 : size // 2 * 2]
+    else:
+        judge = lambda a, b: _two_sample(a, b, passes, seed)
+        halves = y[order[size : 2 * size]], real
+    value, error, divergence = judge(fake, real)
+    floor, floor_error, floor_divergence = judge(*halves)
     note: dict[str, Any] = {
-        "name": setting.name,
+        "name": setting.name if not published or passes == EPOCHS else f"{setting.name}, {passes} epochs",
         "events": [size, size],
         "available": [len(x), len(y)],
         "features": list(pair[0].names) or x.shape[1],
-        "classifier": f"perceptron 128-128, {epochs} epochs, best validation loss",
-        "split": "48 % train, 12 % validation, 40 % test",
+        "classifier": f"perceptron {WIDTH}-{WIDTH}-{WIDTH}, Adam {LEARNING_RATE:g}, batches of {BATCH}, "
+        f"{passes} epochs, best accuracy, isotonic calibration"
+        if published
+        else f"perceptron 128-128, {passes} epochs, best validation loss",
+        "split": "60 % train, 20 % choice of the epoch and calibration, 20 % test"
+        if published
+        else "48 % train, 12 % validation, 40 % test",
         "js_divergence_bits": divergence,
         "floor_error": floor_error,
+        "floor_js_divergence_bits": floor_divergence,
         "reference_invalid": pair[1].invalid,
         "seed": seed,
         "error": "DeLong",
-        "floor": f"one half of the reference, {size} events, against the other",
+        "floor": f"one half of the reference, {len(halves[0])} events, against the other",
     }
     warn_small("classifier_auc", size, 500, note)
     return Result("classifier_auc", value, error, size, note, floor, pair[0].invalid)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "between",
     "counted",
     "cut",
     "floor_at",
@@ -65,11 +66,26 @@ def shrunk(difference: Array, spread: Array) -> Array:
     return np.sign(difference) * np.maximum(np.abs(difference) - spread, 0.0)
 
 
+def between(near: float, far: float, excess: float) -> float:
+    """The error of a statistic that is not smooth at zero, from those that hold near its floor and far from it.
+
+    The one of the shrunk difference is right for samples of one law and too small beyond, the bootstrap's own is right
+    beyond and too large for one law. The larger counts, but no further than half the excess over the floor: a value
+    that two of the smaller errors tell from its floor shall not seem to agree with it.
+
+    Args:
+        near: Standard deviation around the shrunk difference.
+        far: Standard deviation around the difference itself.
+        excess: The value less its mean over samples of one law.
+    """
+    return max(near, min(far, excess / 2))
+
+
 def shrunk_error(difference: Array, resampled: Array, widths: Array, deviations: float = 1.0) -> float:
     r"""Standard deviation of a sum of magnitudes :math:`\sum_g w_g |D_g|`, from bootstrap resamples of D.
 
     Args:
-        difference: D ``(G,)``; it is :func:`shrunk` first.
+        difference: D ``(G,)``; it is :func:`shrunk` first, see :func:`between`.
         resampled: D in the resamples ``(B, G)``.
         widths: w ``(G,)``.
         deviations: Standard deviations of noise that D is shrunk by: more where few entries are summed, or the error
@@ -77,7 +93,9 @@ def shrunk_error(difference: Array, resampled: Array, widths: Array, deviations:
     """
     noise = resampled - difference
     centre = shrunk(difference, deviations * noise.std(0, ddof=1))
-    return float((np.abs(centre + noise) @ widths).std(ddof=1))
+    near, far = (float((np.abs(place + noise) @ widths).std(ddof=1)) for place in (centre, difference))
+    excess = float(np.abs(difference) @ widths - (np.abs(noise) @ widths).mean())
+    return between(near, far, excess)
 
 
 def quadratic_error(bootstrap: NDArray[np.float64], null: NDArray[np.float64]) -> float:

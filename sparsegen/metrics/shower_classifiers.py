@@ -50,11 +50,18 @@ def voxel_features(events: Events) -> Array:
 
 @metric("classifier_auc_voxels", needs=("layers",))
 def classifier_auc_voxels(
-    generated: EventsLike, reference: EventsLike, *, protocol: Protocol | str | None = None, seed: int = 0
+    generated: EventsLike,
+    reference: EventsLike,
+    *,
+    epochs: int | None = None,
+    protocol: Protocol | str | None = None,
+    seed: int = 0,
 ) -> Result:
     """Area under the curve of a perceptron on all voxels; 0.5 if it cannot tell generated from real showers."""
-    found = classifier_auc(generated, reference, features=voxel_features, protocol=protocol, seed=seed)
-    return replace(found, name="classifier_auc_voxels")
+    found = classifier_auc(generated, reference, features=voxel_features, epochs=epochs, protocol=protocol, seed=seed)
+    known = incident_energy(reference[0:1]) is not None
+    inputs = "low level, as in CaloChallenge" if known else "voxels over their own total"
+    return replace(found, name="classifier_auc_voxels", protocol={**found.protocol, "inputs": inputs})
 
 
 class ShowerNet(nn.Module):

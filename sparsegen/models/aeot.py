@@ -23,7 +23,8 @@ class AEOT(Autoencoder):
     Args:
         encoder: Events to codes.
         decoder: Codes to events.
-        theta: See :class:`sparsegen.models.priors.Transport`; None switches the test of the singular set off.
+        theta: See :class:`sparsegen.models.priors.Transport`; None switches this test of the singular set off.
+        reach: The other test of the singular set; None, the default, switches it off.
         tol: Root-mean-square relative error of the cells' masses.
         max_seconds: Wall time of the fit of each map.
         bins: Most maps for a continuous condition; a class has its own.
@@ -34,7 +35,7 @@ class AEOT(Autoencoder):
         activation: Wanted mean activation.
     """
 
-    late: ClassVar[frozenset[str]] = frozenset({"theta", "tol", "max_seconds", "bins"})
+    late: ClassVar[frozenset[str]] = frozenset({"theta", "reach", "tol", "max_seconds", "bins"})
     trained_as: ClassVar[str] = "autoencoder"
 
     def __init__(
@@ -46,6 +47,7 @@ class AEOT(Autoencoder):
         tol: float = 0.1,
         max_seconds: float = 120.0,
         bins: int = 8,
+        reach: float | None = None,
         noise: float = 0.1,
         denoise: float = 0.0,
         contraction: float = 0.0,
@@ -55,7 +57,7 @@ class AEOT(Autoencoder):
         super().__init__(
             encoder,
             decoder,
-            prior={"name": "ot", "theta": theta, "tol": tol, "max_seconds": max_seconds},
+            prior={"name": "ot", "theta": theta, "reach": reach, "tol": tol, "max_seconds": max_seconds},
             bins=bins,
             noise=noise,
             denoise=denoise,

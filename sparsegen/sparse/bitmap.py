@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
+from array import array
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,25 +51,22 @@ def _search_kernel(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Site row, window row of each meeting, tap after tap, and where each tap starts."""
     taps, dim, rows = math.prod(geometry[::7]), len(geometry) // 7, len(coords)
-    searched = taps // 2 if mirrored else taps
-    hits, counts = torch.empty(3 * rows * searched, dtype=torch.int32), torch.empty(searched, dtype=torch.int64)
-    axes = torch.tensor(geometry)
+    hits = torch.empty(3 * rows * (taps // 2 if mirrored else taps), dtype=torch.int32)
+    starts, axes = torch.empty(taps + 1, dtype=torch.int64), array("q", geometry)
     found = _native.sites_search(
         coords.data_ptr(),
         rows,
         dim,
-        axes.data_ptr(),
+        axes.buffer_info()[0],
         words.data_ptr(),
         ranks.data_ptr(),
-        searched,
+        taps,
+        int(mirrored),
         hits.data_ptr(),
-        counts.data_ptr(),
+        starts.data_ptr(),
     )
-    each: list[int] = counts.tolist()
-    if mirrored:
-        each = [*each, rows, *reversed(each)]
-    starts = torch.tensor([0, *itertools.accumulate(each)])
-    inputs, outputs = (torch.empty(sum(each), dtype=torch.int64) for _ in range(2))
+    pairs = 2 * found + rows if mirrored else found
+    inputs, outputs = torch.empty(pairs, dtype=torch.int64), torch.empty(pairs, dtype=torch.int64)
     _native.sites_group(
         hits.data_ptr(),
         found,
@@ -90,12 +87,19 @@ def _reach_kernel(
     dim, shape = len(geometry) // 7, geometry[5::7] if down else geometry[4::7]
     size = _words(batch_size * math.prod(shape))
     words, ranks = torch.empty(size, dtype=torch.int64), torch.empty(size, dtype=torch.int32)
-    axes, lattice = torch.tensor(geometry), torch.tensor(shape)
+    axes, lattice = array("q", geometry), array("q", shape)
     count = _native.sites_reach(
-        coords.data_ptr(), len(coords), dim, axes.data_ptr(), int(down), words.data_ptr(), size, ranks.data_ptr()
+        coords.data_ptr(),
+        len(coords),
+        dim,
+        axes.buffer_info()[0],
+        int(down),
+        words.data_ptr(),
+        size,
+        ranks.data_ptr(),
     )
     keys, reached = torch.empty(count, dtype=torch.int64), torch.empty(count, 1 + dim, dtype=torch.int64)
-    _native.sites_list(words.data_ptr(), size, lattice.data_ptr(), dim, keys.data_ptr(), reached.data_ptr())
+    _native.sites_list(words.data_ptr(), size, lattice.buffer_info()[0], dim, keys.data_ptr(), reached.data_ptr())
     return keys, reached, words, ranks
 
 

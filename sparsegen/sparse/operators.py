@@ -41,6 +41,11 @@ def _wanted(ctx: Any, index: int) -> bool:
         return True
 
 
+def _inner(x: Tensor) -> Tensor:
+    """The same values, no leaf: the engine's refusal for a leaf costs as much as a small convolution."""
+    return x.view_as(x) if x.requires_grad and x.is_leaf else x
+
+
 class _Convolve(Function):
     """Linear in features and in weights, so its backward is made of the same two products."""
 
@@ -123,14 +128,14 @@ def convolve(x: Tensor, weight: Tensor, kernel_map: KernelMap, backend: Backend,
         return cast(Tensor, found)
     # A node of the graph costs as much as a small convolution: only where a derivative may follow.
     if torch.is_grad_enabled():
-        return cast(Tensor, _Convolve.apply(x, weight, bias, kernel_map, backend))
+        return cast(Tensor, _Convolve.apply(_inner(x), _inner(weight), bias, kernel_map, backend))
     return _run_convolve(x, weight, bias, kernel_map, backend)
 
 
 def correlate(x: Tensor, y: Tensor, kernel_map: KernelMap, backend: Backend) -> Tensor:
     """``out[k] = sum over pairs (i, o) at tap k of x[i]^T y[o]``; see :class:`Backend`."""
     if torch.is_grad_enabled():
-        return cast(Tensor, _Correlate.apply(x, y, kernel_map, backend))
+        return cast(Tensor, _Correlate.apply(_inner(x), _inner(y), kernel_map, backend))
     return _run_correlate(x, y, kernel_map, backend)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Sequence
 from typing import Any
 
@@ -123,14 +124,14 @@ def _checked_keys(coords: Tensor, limits: tuple[int, ...]) -> tuple[Tensor, bool
     Raises:
         DataError: A site lies outside the limits.
     """
-    limit = torch.tensor(limits, device=coords.device)
     native = extension() if coords.device.type == "cpu" else None
     if native is not None:
-        key = coords.new_empty(len(coords))
-        row = native.sites_keys(coords.data_ptr(), len(coords), len(limits) - 1, limit.data_ptr(), key.data_ptr())
+        key, limit = coords.new_empty(len(coords)), array("q", limits)
+        place = limit.buffer_info()[0]
+        row = native.sites_keys(coords.data_ptr(), len(coords), len(limits) - 1, place, key.data_ptr())
         rises = row == -1
     else:
-        outside = ((coords < 0) | (coords >= limit)).any(1)
+        outside = ((coords < 0) | (coords >= coords.new_tensor(limits))).any(1)
         row = int(outside.nonzero()[0, 0]) if bool(outside.any()) else -1
         key = ravel(coords, limits[1:])
         rises = not bool((key.diff() <= 0).any())

@@ -17,14 +17,16 @@ from torch import Tensor
 
 from sparsegen.transport.cells import best_cells
 
-__all__ = ["acceptance_curve", "extended_map"]
+__all__ = ["acceptance_by_distance", "acceptance_curve", "extended_map", "neighbour_distance"]
 
 CANDIDATES = 8
 """Cells looked at for a neighbour of the same mode."""
+LOOKED_AT = 4096
+"""Cells whose distance to their neighbour tells the median of all."""
 
 
 def extended_map(
-    x: Tensor, targets: Tensor, heights: Tensor, barycentres: Tensor, theta: float
+    x: Tensor, targets: Tensor, heights: Tensor, barycentres: Tensor, theta: float, farthest: float = math.inf
 ) -> tuple[Tensor, Tensor, Tensor]:
     r"""Which two codes a point lies between, and how far along.
 
@@ -35,7 +37,9 @@ def extended_map(
 
     the cell's own code at its centre and half-way at the wall, where both sides agree. The partner j is the cell of
     largest t among those whose hyperplanes make a small angle with that of i,
-    :math:`\angle((y_i, -1), (y_j, -1)) < \theta`. A point without one keeps its own code: modes keep their masses.
+    :math:`\angle((y_i, -1), (y_j, -1)) < \theta`, and whose codes are no farther apart than ``farthest``. The same
+    distance makes a smaller angle far from the origin than near it. A point without a partner keeps its own code: modes
+    keep their masses.
 
     Args:
         x: ``(m, d)``.
@@ -43,6 +47,7 @@ def extended_map(
         heights: ``(n,)``.
         barycentres: Centres of the cells ``(n, d)``; NaN where unknown, such a cell keeps its own code.
         theta: Largest angle, in rad.
+        farthest: Largest distance of the two codes, in units of the targets.
 
     Returns:
         Own and partner cell ``(m, 2)`` and t ``(m,)``, and whether there was a partner ``(m,)``.
@@ -52,6 +57,7 @@ def extended_map(
     fits = _angles(targets, own, others) < theta
     fits &= barycentres[own[:, 0]].isfinite().all(1, keepdim=True)
     across = targets[own] - targets[others]
+    fits &= across.norm(dim=2) <= farthest
     depth = (across @ barycentres[own[:, 0], :, None])[:, :, 0] + heights[own] - heights[others]
     gap = scores[:, :1] - scores[:, 1:]
     # a centre that samples placed outside its own cell says nothing about that wall
@@ -69,6 +75,20 @@ def acceptance_curve(x: Tensor, targets: Tensor, heights: Tensor) -> list[tuple[
     smallest = _angles(targets, cells[:, :1], cells[:, 1:]).amin(1)
     angles = (0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, math.pi / 2)
     return [(angle, float((smallest < angle).double().mean())) for angle in angles]
+
+
+def acceptance_by_distance(x: Tensor, targets: Tensor, heights: Tensor, unit: float) -> list[tuple[float, float]]:
+    """Share of points that would find a partner within each of some multiples of a distance."""
+    _, cells = best_cells(x, targets, heights, min(CANDIDATES, len(targets)))
+    nearest = (targets[cells[:, :1]] - targets[cells[:, 1:]]).norm(dim=2).amin(1)
+    return [(reach, float((nearest <= reach * unit).double().mean())) for reach in (0.1, 0.3, 1.0, 2.0, 3.0, 5.0, 10.0)]
+
+
+def neighbour_distance(targets: Tensor, heights: Tensor, barycentres: Tensor) -> float:
+    """Median distance from a code to that of the next cell, as seen from the centre of its own."""
+    centres = barycentres[barycentres.isfinite().all(1)]
+    _, cells = best_cells(centres[:: 1 + len(centres) // LOOKED_AT], targets, heights, 2)
+    return float((targets[cells[:, 0]] - targets[cells[:, 1]]).norm(dim=1).median())
 
 
 def _angles(targets: Tensor, own: Tensor, others: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ References:
 
 from __future__ import annotations
 
+import math
 import time
 from functools import partial
 from typing import Literal
@@ -21,7 +22,7 @@ from torch import Tensor
 from sparsegen.errors import ConfigError, DataError, unknown_name
 from sparsegen.kernels import CellSearch, MirrorSearch
 from sparsegen.transport.certificate import AIM, Certificate, certify_counts, certify_measures, samples_needed
-from sparsegen.transport.extended import acceptance_curve, extended_map
+from sparsegen.transport.extended import acceptance_by_distance, acceptance_curve, extended_map, neighbour_distance
 from sparsegen.transport.newton2d import NORMAL, SQUARE, newton_heights, power_cells
 from sparsegen.transport.newton3d import cube_cells
 from sparsegen.transport.quantile import is_exact, line_cells, line_of, quantile_heights
@@ -145,7 +146,7 @@ class SemiDiscreteOT:
         """The cell of every point ``(m, d) -> (m,)`` int64, a row of ``targets``; memory does not grow with n m."""
         return self._search.best(self._source_points(x), self._heights).cells
 
-    def map(self, x: Tensor, extended: bool = False, theta: float = 0.5) -> Tensor:
+    def map(self, x: Tensor, extended: bool = False, theta: float = 0.5, reach: float | None = None) -> Tensor:
         """Where every point is carried ``(m, d) -> (m, d)``.
 
         Args:
@@ -153,10 +154,12 @@ class SemiDiscreteOT:
             extended: Interpolate between the codes of neighbouring cells of one mode (`extended_map`); False: each
                 point goes to a target itself.
             theta: Largest angle between the planes of two such cells, in rad, for targets of unit scale.
+            reach: Largest distance between the codes of two such cells, in medians of that distance over all cells:
+                a test that no scale and no shift of the targets changes. None: no such test.
         """
         if not extended:
             return self.targets[self.assign(x)]
-        return self._extended(self._source_points(x), theta)[0]
+        return self._extended(self._source_points(x), theta, reach)[0]
 
     def sample(
         self,
@@ -165,6 +168,7 @@ class SemiDiscreteOT:
         extended: bool = True,
         theta: float = 0.5,
         rejected: Literal["own", "drop"] = "own",
+        reach: float | None = None,
     ) -> tuple[Tensor, float]:
         """New points ``(n, d)``, and the share of source samples that found a partner (1 for the hard map).
 
@@ -178,9 +182,10 @@ class SemiDiscreteOT:
             theta: See `map`.
             rejected: Where a sample without a partner goes: to its ``own`` target, which keeps the masses of all
                 modes; or ``drop``: another is drawn, as published, at the expense of cells without neighbours.
+            reach: See `map`.
 
         Raises:
-            ConfigError: An angle that no source sample passes; the message gives the acceptance by angle.
+            ConfigError: An angle or a reach that no source sample passes; the message gives the acceptance by both.
         """
         if rejected not in ("own", "drop"):
             raise ConfigError(unknown_name("rejected", rejected, ("own", "drop")))
@@ -190,10 +195,10 @@ class SemiDiscreteOT:
         drawn = passed = have = 0
         while have < n or drawn == 0:
             x = self.source.draw(max(n - have, min(n, 1000)), generator, self._unit)
-            points, accepted = self._extended(self._source_points(x), theta)
+            points, accepted = self._extended(self._source_points(x), theta, reach)
             drawn, passed = drawn + len(x), passed + int(accepted.sum())
             if n and passed == 0:
-                self._explain_rejection(generator, theta)
+                self._explain_rejection(generator, theta, reach)
             kept.append(points[accepted] if rejected == "drop" else points)
             have += len(kept[-1])
             if n == 0:
@@ -381,24 +386,33 @@ class SemiDiscreteOT:
             raise DataError("points to map must be finite")
         return x.detach().to(self._unit)
 
-    def _extended(self, x: Tensor, theta: float) -> tuple[Tensor, Tensor]:
+    def _extended(self, x: Tensor, theta: float, reach: float | None) -> tuple[Tensor, Tensor]:
         if not theta > 0:
             raise ConfigError(f"theta={theta}; expected a positive angle in rad")
+        if reach is not None and not reach > 0:
+            raise ConfigError(f"reach={reach}; expected a positive number of median distances, or None")
         if not bool(self._barycentres.isfinite().any()):
             raise ConfigError("the extended map needs the centres of the cells; call fit() first")
-        pair, t, accepted = extended_map(x, self._unit, self._heights, self._barycentres, theta)
+        farthest = math.inf if reach is None else reach * self._neighbour_distance()
+        pair, t, accepted = extended_map(x, self._unit, self._heights, self._barycentres, theta, farthest)
         first, second = self.targets[pair[:, 0]], self.targets[pair[:, 1]]
         return first + t[:, None].to(first) * (second - first), accepted
 
-    def _explain_rejection(self, generator: torch.Generator | None, theta: float) -> None:
-        """Raises if it is the angle that rejects, and not the small number of samples."""
+    def _neighbour_distance(self) -> float:
+        return neighbour_distance(self._unit, self._heights, self._barycentres)
+
+    def _explain_rejection(self, generator: torch.Generator | None, theta: float, reach: float | None) -> None:
+        """Raises if it is the tests that reject, and not the small number of samples."""
         x = self.source.draw(1000, generator, self._unit)
-        if bool(self._extended(x, theta)[1].any()):
+        if bool(self._extended(x, theta, reach)[1].any()):
             return
-        curve = ", ".join(
-            f"{angle:.2g}: {share:.1%}" for angle, share in acceptance_curve(x, self._unit, self._heights)
-        )
-        raise ConfigError(f"theta={theta} accepts no pair of cells; share accepted by angle: {curve}")
+        curves = {"angle": acceptance_curve(x, self._unit, self._heights)}
+        if reach is not None:
+            unit = self._neighbour_distance()
+            curves["reach"] = acceptance_by_distance(x, self._unit, self._heights, unit)
+        told = "; ".join(f"by {k}: {', '.join(f'{a:.2g}: {s:.1%}' for a, s in v)}" for k, v in curves.items())
+        tests = f"theta={theta}" + ("" if reach is None else f", reach={reach}")
+        raise ConfigError(f"{tests} accepts no pair of cells; share accepted {told}")
 
 
 def _checked(targets: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:

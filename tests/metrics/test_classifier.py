@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
+from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import roc_auc_score
 
 from sparsegen import metrics
 from sparsegen.errors import DataError
+from sparsegen.metrics.challenge import calibrated, challenge_scores
 from sparsegen.metrics.classifier import Classifier, auc, auc_error, inception_score
 
 
@@ -53,3 +55,40 @@ def test_two_samples_of_one_law_cannot_be_told_apart_and_different_ones_can(jets
     assert other.value > 0.95
     assert other.protocol["js_divergence_bits"] > 0.5
     assert metrics.classifier_auc(more_jets, jets, epochs=10) == same
+
+
+def test_calibration_equals_scikit_learns_isotonic_regression_also_with_ties():
+    rng = np.random.default_rng(4)
+    scores = rng.integers(0, 40, 300) / 40
+    labels = (rng.random(300) < scores).astype(float)
+    new = rng.uniform(-0.1, 1.1, 100)
+    theirs = IsotonicRegression(out_of_bounds="clip", y_min=1e-6, y_max=1 - 1e-6).fit(scores, labels).predict(new)
+    assert calibrated(scores, labels, new) == pytest.approx(theirs, abs=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore::sparsegen.metrics.SmallSampleWarning")
+def test_the_challenges_classifier_gives_half_and_no_divergence_for_equal_laws_and_finds_others():
+    rng = np.random.default_rng(5)
+    real, same, other = (rng.normal(mean, 1, size=(4000, 3)) for mean in (0, 0, 1))
+    few = {"epochs": 3, "width": 64, "batch": 100}
+    alike = challenge_scores(same, real, **few)
+    assert [len(part) for part in alike] == [800, 800]
+    assert abs(auc(*alike) - 0.5) < 4 * auc_error(*alike)
+    divergence = lambda p, q: 1 + (np.log2(p).mean() + np.log2(1 - q).mean()) / 2
+    assert abs(divergence(*alike)) < 0.03
+    apart = challenge_scores(other, real, **few)
+    # The best possible judge of the two normal laws.
+    best = [1 / (1 + np.exp(1.5 - sample.sum(1))) for sample in (other, real)]
+    assert auc(*apart) == pytest.approx(auc(*best), abs=0.02)
+    # Isotonic steps that hold one class alone are certain, and dear where they are wrong.
+    assert divergence(*best) - 0.12 < divergence(*apart) < divergence(*best) + 0.02
+
+
+@pytest.mark.filterwarnings("ignore::sparsegen.metrics.SmallSampleWarning")
+def test_the_challenges_protocol_is_named_only_when_it_is_followed_whole(jets, more_jets):
+    result = metrics.classifier_auc(more_jets, jets, protocol="calochallenge", epochs=1)
+    assert result.protocol["name"] == "calochallenge, 1 epochs"
+    assert result.protocol["events"] == [600, 600]
+    assert "2048-2048-2048" in result.protocol["classifier"]
+    assert "60 %" in result.protocol["split"]
+    assert abs(result.value - 0.5) < 4 * result.error

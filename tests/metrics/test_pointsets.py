@@ -257,3 +257,59 @@ def test_the_protocol_names_distance_normalisation_and_points():
         assert protocol["normalisation"] == "as given"
         assert protocol["points"] == [12, 12]
         assert len(protocol["one_sided"]) == 2
+
+
+def normalised_alone(events):
+    """Every cloud centred and scaled to its own largest coordinate."""
+    x = events.coords.view(len(events), -1, 3)
+    x = x - x.mean(1, keepdim=True)
+    return events.replace(coords=(x / x.abs().amax((1, 2), keepdim=True)).reshape(-1, 3))
+
+
+@small
+def test_normalising_every_shape_alone_hides_a_wrong_size_that_one_global_scale_leaves_visible():
+    real, half = clouds(80, 0), clouds(40, 1, spread=0.5)
+    seen = metrics.nna_cd(half, real)
+    assert seen.value > 0.75
+    hidden = metrics.nna_cd(normalised_alone(half), normalised_alone(real))
+    assert abs(hidden.value - 0.5) < 4 * hidden.error
+
+
+@small
+def test_generated_comes_first_and_swapping_the_arguments_moves_coverage_and_matching_distance():
+    order = torch.randperm(80, generator=torch.Generator().manual_seed(0))
+    both = Events.cat([clouds(40, 0), clouds(40, 1, centre=3.0)])[order]
+    one = clouds(80, 2)
+    # A generator that lacks a mode leaves real sets far from everything; one that has a mode more does not.
+    assert metrics.mmd_cd(one, both).value > 100 * metrics.mmd_cd(both, one).value
+    assert metrics.cov_cd(one, both).value < metrics.cov_cd(both, one).value
+
+
+@small
+def test_the_protocol_says_how_many_sets_were_at_hand_and_how_many_entered():
+    # A validation and a test split of one class differ in size and never stand for one another.
+    protocol = metrics.mmd_cd(clouds(30, 0), clouds(50, 1)).protocol
+    assert protocol["available"] == [30, 50]
+    assert protocol["events"] == [30, 30]
+
+
+@pytest.mark.parametrize("kind", ["cd", "emd"])
+def test_a_shape_sampled_twice_is_at_a_distance_that_falls_with_the_points_and_lies_below_other_shapes(kind):
+    floors = []
+    for points in (64, 512):
+        rng = np.random.default_rng(points)
+        axes = np.random.default_rng(0).uniform(0.1, 0.4, size=(6, 1, 3))
+        x = rng.normal(size=(2, 6, points, 3))
+        twice = [metrics.clouds_from_arrays(s / np.linalg.norm(s, axis=2, keepdims=True) * axes) for s in x]
+        d = pairwise_distances(*twice, kind)
+        assert (d.argmin(1) == np.arange(6)).all()
+        floors.append(np.diag(d).mean())
+        assert 0 < floors[-1] < np.median(d[~np.eye(6, dtype=bool)])
+    assert floors[1] < 0.6 * floors[0]
+
+
+def test_chamfer_is_never_negative_for_near_copies_far_from_the_origin():
+    x = 1000.0 + 1e-4 * np.random.default_rng(0).normal(size=(4, 128, 3))
+    d = pairwise_distances(*(metrics.clouds_from_arrays(s) for s in (x, x + 1e-6)), "cd")
+    assert d.min() >= 0
+    assert np.diag(d) == pytest.approx(6e-12, rel=0.05)

@@ -125,12 +125,13 @@ def test_the_map_reports_its_acceptance_and_certificate() -> None:
 
 def test_the_test_of_the_singular_set_keeps_modes_apart() -> None:
     apart = torch.cat([codes(300) * 0.1 + 3, codes(300) * 0.1 - 3])
-    between = {}
-    for theta in (0.1, None):
-        law = prior("ot", theta=theta, tol=1e-3)
+    between = []
+    for theta, reach in ((0.1, None), (None, 8.0), (None, None)):
+        law = prior("ot", theta=theta, reach=reach, tol=1e-3)
         law.fit(apart, seeded())
-        between[theta] = int((law.sample(4000, seeded(1)).mean(1).abs() < 2.5).sum())
-    assert between[0.1] == 0 < between[None]
+        between.append(int((law.sample(4000, seeded(1)).mean(1).abs() < 2.5).sum()))
+        assert law.report().get("reach") == reach
+    assert between[0] == between[1] == 0 < between[2]
 
 
 def test_options_are_checked() -> None:
@@ -142,6 +143,7 @@ def test_options_are_checked() -> None:
         build_prior({"theta": 1})
     wrong: list[dict[str, Any]] = [
         {"name": "ot", "theta": 0.0},
+        {"name": "ot", "reach": 0.0},
         {"name": "ot", "tol": 0.0},
         {"name": "kde", "width": 0.0},
         {"name": "mixture", "components": 0},

@@ -324,6 +324,33 @@ def test_a_small_angle_keeps_modes_apart():
     assert torch.cdist(points, transport.targets).amin(1).median() > 1e-3
 
 
+def test_a_reach_keeps_modes_apart_wherever_they_are_and_whatever_their_scale():
+    step = torch.linspace(-2.0, 2.0, 5, dtype=torch.double)
+    modes = torch.cartesian_prod(step, step)
+    y = (modes[:, None] + 0.03 * gaussians(400, 2).view(25, 16, 2)).view(-1, 2)
+    off_modes, shares = [], []
+    for scale, shift in ((1.0, 0.0), (1e3, 5e4)):
+        transport = SemiDiscreteOT(scale * y + shift)
+        transport.fit()
+        for tests in ({"theta": math.pi, "reach": 5.0}, {"theta": 0.5}):
+            points, share = transport.sample(2000, seeded(1), **tests)
+            distance = torch.cdist((points - shift) / scale, modes).amin(1)
+            off_modes.append(float((distance > 0.2).double().mean()))
+            shares.append(share)
+    # the angle between two codes of neighbouring modes is small far from the origin
+    assert off_modes[0] == off_modes[2] == 0 < min(off_modes[1], off_modes[3])
+    assert shares[0] == shares[2] > 0.9
+
+
+def test_a_reach_that_rejects_everything_says_which_would_not():
+    transport = SemiDiscreteOT(gaussians(10, 2))
+    transport.fit()
+    with pytest.raises(ConfigError, match=r"reach=1e-06 accepts no pair.*by reach.*10: 100.0%"):
+        transport.sample(10, seeded(0), theta=math.pi, reach=1e-6)
+    with pytest.raises(ConfigError, match="reach=0; expected a positive number"):
+        transport.map(torch.zeros(1, 2), extended=True, reach=0)
+
+
 def test_the_hard_map_gives_targets():
     transport = SemiDiscreteOT(gaussians(10, 2))
     transport.fit()

@@ -28,17 +28,27 @@ class Transport(LatentPrior):
         https://openreview.net/forum?id=HkldyTNYwH
 
     Args:
-        theta: Largest angle between the planes of two cells of one mode, in rad; None takes any two for neighbours.
+        theta: Largest angle between the planes of two cells of one mode, in rad; None: no such test.
+        reach: Largest distance between the codes of two cells of one mode, in medians of that distance over all cells;
+            unlike the angle, it is the same near the codes' mean and far from it. None: no such test.
         tol: Root-mean-square relative error of the cells' masses to reach.
         max_seconds: Wall time of the fit; what is reached by then is kept, with its certificate.
     """
 
-    def __init__(self, theta: float | None = 0.5, tol: float = 0.1, max_seconds: float = 120.0) -> None:
+    def __init__(
+        self,
+        theta: float | None = 0.5,
+        tol: float = 0.1,
+        max_seconds: float = 120.0,
+        reach: float | None = None,
+    ) -> None:
         if theta is not None and not theta > 0:
             raise ConfigError(f"prior ot: theta={theta}; expected a positive angle in rad, or none to switch it off")
+        if reach is not None and not reach > 0:
+            raise ConfigError(f"prior ot: reach={reach}; expected a positive number, or none to switch it off")
         if not (tol > 0 and max_seconds > 0):
             raise ConfigError(f"prior ot: tol={tol}, max_seconds={max_seconds}; both must be positive")
-        self.theta, self.tol, self.max_seconds = theta, tol, max_seconds
+        self.theta, self.reach, self.tol, self.max_seconds = theta, reach, tol, max_seconds
         self.map: SemiDiscreteOT | None = None
         self.certificate: dict[str, Any] = {}
         self.drawn = 0
@@ -53,7 +63,8 @@ class Transport(LatentPrior):
         return {k: v for k, v in self.certificate.items() if isinstance(v, int | float)} | {"merged": self.map.merged}
 
     def sample(self, n: int, generator: torch.Generator | None) -> Tensor:
-        codes, share = fitted(self.map).sample(n, generator, theta=math.pi if self.theta is None else self.theta)
+        theta = math.pi if self.theta is None else self.theta
+        codes, share = fitted(self.map).sample(n, generator, theta=theta, reach=self.reach)
         self.drawn += n
         self.accepted += n * share
         return codes
@@ -61,7 +72,8 @@ class Transport(LatentPrior):
     def report(self) -> dict[str, Any]:
         """The share of samples that found a neighbour, since the fit or the load, and the map's certificate."""
         share = self.accepted / self.drawn if self.drawn else None
-        return {"theta": self.theta, "acceptance": share, "certificate": self.certificate}
+        tests = {"theta": self.theta} | ({} if self.reach is None else {"reach": self.reach})
+        return {**tests, "acceptance": share, "certificate": self.certificate}
 
     def state(self) -> dict[str, Any]:
         return {"certificate": self.certificate, "map": None if self.map is None else self.map.state_dict()}
