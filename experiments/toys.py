@@ -1,9 +1,11 @@
 """Trains generators on planar toys and counts modes and strays: results.csv and samples.png.
 
 python experiments/toys.py -o experiments/results/toys [--runs FOLDER]
+python experiments/toys.py --cost
 
 A stray is a generated point further than three standard deviations from every mode of the data (from the curve of the
-Swiss roll). Runs that are in the folder already are taken from there.
+Swiss roll). Runs that are in the folder already are taken from there. With --cost: only the CPU time of a training step
+of each generator, three times in turn.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ import argparse
 import csv
 import json
 import math
+import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +30,7 @@ from sparsegen.events import Events
 from sparsegen.metrics import mode_report
 from sparsegen.metrics.memorisation import nearest_distance
 from sparsegen.study.executor import first_of_trunk
-from sparsegen.study.planner import PlannedRun, read_study
+from sparsegen.study.planner import PlannedRun, Study, read_study
 from sparsegen.study.runs import build_model, draw
 from sparsegen.study.statistics import CSV_COLUMNS
 from sparsegen.training import Trainer, adopt
@@ -104,11 +108,16 @@ def points_of(run: PlannedRun, folder: Path, like: Path | None) -> Points:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, default=Path(__file__).with_name("toys.yaml"))
-    parser.add_argument("-o", "--output", type=Path, required=True, help="gets results.csv and samples.png")
+    wanted = parser.add_mutually_exclusive_group(required=True)
+    wanted.add_argument("-o", "--output", type=Path, help="gets results.csv and samples.png")
+    wanted.add_argument("--cost", action="store_true", help="print milliseconds of CPU a training step")
     parser.add_argument("--runs", type=Path, help="folder of the runs; OUTPUT/runs by default")
     options = parser.parse_args()
     torch.set_num_threads(1)
     study = read_study(options.config)
+    if options.cost:
+        print_costs(study)
+        return
     folder = options.runs or options.output / "runs"
     first = first_of_trunk(study.runs)
     rows, shown = [], {}
@@ -139,6 +148,27 @@ def main() -> None:
         writer.writeheader()
         writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
     draw_samples(shown, options.output / "samples.png")
+
+
+def print_costs(study: Study) -> None:
+    """CPU milliseconds of a training step: 24 steps less 4, so that starting and the last fits cancel."""
+    first = first_of_trunk(study.runs)
+    chosen = [run for run in study.runs if (run.config.data.name, run.seed) == ("grid", study.seeds[0])]
+    runs = list({first[run]: run for run in chosen}.values())  # the last of a trunk: the law that is fitted at once
+    source = EventsSource(toy("grid", EVENTS, 100), "grid")
+
+    def seconds(run: PlannedRun, steps: int) -> float:
+        config = run.config.updated({"training.max_steps": steps})
+        model = build_model(config, source)
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.process_time()
+            Trainer(Path(folder), config).fit(model, source)
+            return time.process_time() - start
+
+    for run in runs:
+        seconds(run, 2)
+    for _ in range(3):
+        print({title(run.model): round(1000 * (seconds(run, 24) - seconds(run, 4)) / 20, 1) for run in runs})
 
 
 def draw_samples(shown: dict[tuple[str, str], Points], path: Path) -> None:
