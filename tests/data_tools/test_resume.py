@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from chunk_makers import die, write
 
 import data_tools.chunks as chunks
 import data_tools.jets
@@ -78,14 +79,6 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["killed.h5", "whole.h5"]
 
 
-def _write(path: Path, text: str) -> None:
-    path.write_text(text)
-
-
-def _die(path: Path) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 def _join(output: Path) -> object:
     return lambda paths: output.write_text("".join(path.read_text() for path in paths))
 
@@ -93,17 +86,17 @@ def _join(output: Path) -> object:
 def test_what_is_made_does_not_depend_on_the_number_of_processes(tmp_path: Path) -> None:
     for processes in (1, 2):
         path = tmp_path / str(processes)
-        parts = [Chunk(f"{k}.txt", _write, (str(k),)) for k in range(5)]
+        parts = [Chunk(f"{k}.txt", write, (str(k),)) for k in range(5)]
         in_chunks(path, {}, parts, _join(path), what="parts", processes=processes)  # type: ignore[arg-type]
         assert path.read_text() == "01234"
 
 
 def test_a_worker_that_is_killed_is_named_and_finished_chunks_stay(tmp_path: Path) -> None:
     path = tmp_path / "a"
-    first = Chunk("0.txt", _write, ("0",))
+    first = Chunk("0.txt", write, ("0",))
     with pytest.raises(ConfigError, match="a process died"):
-        in_chunks(path, {}, [first, *[Chunk(f"{k}.txt", _die, ()) for k in (1, 2)]], len, what="parts", processes=2)
-    in_chunks(path, {}, [first, Chunk("1.txt", _write, ("1",))], len, what="parts", processes=2)
+        in_chunks(path, {}, [first, *[Chunk(f"{k}.txt", die, ()) for k in (1, 2)]], len, what="parts", processes=2)
+    in_chunks(path, {}, [first, Chunk("1.txt", write, ("1",))], len, what="parts", processes=2)
     assert not list(tmp_path.iterdir())
 
 
