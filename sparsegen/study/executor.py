@@ -84,6 +84,8 @@ def execute(study: Study, folder: str | Path, *, processes: int = 1, threads: in
     missing = [run for run in study.runs if run not in finished.outcomes]
     if missing:
         _Pool(finished, keys, threads).work(missing, processes)
+        # Runs end in any order
+        finished.outcomes = {run: finished.outcomes[run] for run in study.runs if run in finished.outcomes}
     for label, real in finished.real.items():
         if not finished.interrupted:
             finished.floor[label] = _floor(finished, label, real)

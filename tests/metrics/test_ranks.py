@@ -3,37 +3,18 @@
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 import torch.multiprocessing as mp
+from rank_worker import MASS, reduce_on_rank
 
-from sparsegen import metrics
 from sparsegen.metrics.comparison import compare_w1
-from sparsegen.metrics.features import Moments
-from sparsegen.metrics.observations import Observable, Observations, Reading
-
-MASS = Observable(("mass",), lambda events: Reading(metrics.jet_mass(events).numpy()[:, None]))
-
-
-def _rank(rank, world, folder, jets, rows):
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world)
-    held = Observations(MASS).update(jets[rank::world]).reduce()
-    moments = Moments().update(rows[rank::world]).reduce()
-    own = Moments().update(rows[rank::world])
-    np.savez(
-        f"{folder}/{rank}.npz",
-        values=held.values,
-        counts=held.counts,
-        covariance=moments.covariance,
-        n=own.n,
-    )
-    dist.destroy_process_group()
+from sparsegen.metrics.observations import Observations
 
 
 @pytest.mark.ddp
 def test_two_processes_equal_one(jets, tmp_path):
     jets = jets[:200]
     rows = np.random.default_rng(0).normal(1e6, 1.0, size=(101, 3))
-    mp.spawn(_rank, args=(2, str(tmp_path), jets, rows), nprocs=2)
+    mp.spawn(reduce_on_rank, args=(2, str(tmp_path), jets, rows), nprocs=2)
     first, second = (np.load(tmp_path / f"{rank}.npz") for rank in range(2))
     for name in ("values", "counts", "covariance"):
         assert np.array_equal(first[name], second[name])

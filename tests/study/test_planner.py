@@ -109,6 +109,10 @@ def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
         read_study(broken)
 
 
-@pytest.mark.parametrize("path", sorted(Path("experiments").glob("*.yaml")), ids=lambda path: path.name)
+# The study of metrics trains no model: its script reads it.
+STUDIES = [path for path in sorted(Path("experiments").glob("*.yaml")) if path.stem != "metric_sensitivity"]
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.name)
 def test_committed_experiments_can_be_planned(path: Path) -> None:
     assert read_study(path).runs
