@@ -203,11 +203,11 @@ def _loaded(source: str, split: str, threshold: float) -> tuple[Events, NDArray[
 
 
 def _save_digits(path: Path, plan: Plan, start: int, stop: int) -> None:
-    digits, labels, _ = _loaded(plan.source, plan.split, plan.threshold)
+    digits, labels, classes = _loaded(plan.source, plan.split, plan.threshold)
     generator = np.random.default_rng([plan.seed, start])
     placed = place_digits(digits[start:stop], plan.canvas, plan.flankers, generator, others=digits)
     if plan.to == "images":
-        data.write(placed, path, "dense")
+        data.write(placed, path, "dense", labels=labels[start:stop], classes=classes)
         return
     if plan.to == "points":
         placed = scatter_digits(placed, generator)
@@ -263,7 +263,7 @@ def _canvas(options: argparse.Namespace, digits: Events) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     refuse_existing(options.output, options.overwrite)
-    digits, labels, classes = _loaded(options.source, options.split, options.threshold)
+    digits, _, classes = _loaded(options.source, options.split, options.threshold)
     canvas = _canvas(options, digits)
     plan = Plan(options.source, options.split, options.threshold, canvas, options.flankers, options.to, options.seed)
     suffix = ".h5" if options.to == "images" else ".npz"
@@ -277,9 +277,8 @@ def _run(options: argparse.Namespace) -> int:
 
     def assemble(paths: list[Path]) -> str:
         if options.to == "images":
-            attributes = {"classes": json.dumps(classes), "provenance": json.dumps(made)}
-            arrays = {"labels": labels}
-            join_rows(options.output, paths, overwrite=options.overwrite, attributes=attributes, arrays=arrays)
+            attributes = {"provenance": json.dumps(made)}
+            join_rows(options.output, paths, overwrite=options.overwrite, attributes=attributes)
             return ""
         write_pieces(options.output, paths, overwrite=options.overwrite, classes=classes, provenance=made)
         active = sum(int(load_piece(path).events.offsets[-1]) for path in paths)

@@ -132,7 +132,11 @@ def _assemble(
     provenance = _provenance(kinds, jets, seed, settings)
     if to == "jetnet":
         with whole_file(path, overwrite) as part:
-            data.write(events, part, "jetnet", overwrite=True)
+            # The layout has no place for what else is known of a jet
+            assert events.condition is not None
+            data.write(
+                events.with_condition(events.condition[:, :3], events.conditions[:3]), part, "jetnet", overwrite=True
+            )
             with h5py.File(part, "r+") as file:
                 file.attrs["provenance"] = json.dumps(provenance)
         return

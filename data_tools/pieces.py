@@ -133,7 +133,6 @@ def join_rows(
     *,
     overwrite: bool = False,
     attributes: dict[str, Any] | None = None,
-    arrays: Arrays | None = None,
 ) -> int:
     """One HDF5 file from files with one row an event: every data set end to end, attributes of the first.
 
@@ -145,7 +144,6 @@ def join_rows(
         paths: The files, in order.
         overwrite: Whether an existing file may be replaced.
         attributes: Further attributes.
-        arrays: Further data sets.
 
     Returns:
         How many rows the first data set has.
@@ -163,8 +161,6 @@ def join_rows(
                 options = {name: getattr(like, name) for name in names} if chunks else {}
                 options |= {"maxshape": (None, *shape[1:])} if chunks else {}
                 joined.create_dataset(key, shape, like.dtype, chunks=chunks, **options)
-        for key, values in (arrays or {}).items():
-            joined.create_dataset(key, data=values)
         start = dict.fromkeys(shapes, 0)
         for path in progress(paths, "writing", len(paths)):
             with h5py.File(path, "r") as file:

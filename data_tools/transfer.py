@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 
 import sparsegen.data as data
 from data_tools.chunks import Chunk, in_chunks
-from data_tools.pieces import Piece, join_rows, save_piece, write_pieces
+from data_tools.pieces import Piece, join_rows, load_piece, save_piece, write_pieces
 from data_tools.verb import open_all
-from sparsegen.data import FileSource, formats
-from sparsegen.data.files import file_hash, whole_file
+from sparsegen.data import EventsSource, FileSource, formats
+from sparsegen.data.api import not_kept
+from sparsegen.data.files import file_hash
+from sparsegen.errors import DataError
 from sparsegen.events import Events
 from sparsegen.grid import Grid
 
@@ -118,10 +120,21 @@ def _save_ragged(
 
 def _save_rows(path: Path, look: Look, positions: NDArray[np.int64], first_id: int | None, to: str) -> None:
     piece = _piece(look, positions, first_id)
-    data.write(piece.events, path, to)
-    if h5py.is_hdf5(path):
-        with h5py.File(path, "r+") as file:
-            file.attrs[_DROPPED] = piece.dropped
+    _write(piece.events, piece.labels, _open(look)[0], path, to)
+    with h5py.File(path, "r+") as file:
+        file.attrs[_DROPPED] = piece.dropped
+
+
+def _write(
+    events: Events, labels: NDArray[np.int64] | None, like: FileSource, path: Path, to: str, overwrite: bool = False
+) -> None:
+    """Events in a format, with labels where it has a place for them."""
+    write = formats[to].write
+    assert write is not None
+    if labels is None or not formats[to].labels:
+        write(EventsSource(events, like.name), path, overwrite)
+    else:
+        write(EventsSource(events, like.name, torch.from_numpy(labels), like.classes), path, overwrite)
 
 
 def transfer(
@@ -152,49 +165,44 @@ def transfer(
     """
     sources = [_open(part.look) for part in parts]
     first, _ = sources[0]
-    suffix = ".npz" if to == "ragged" else formats[to].suffixes[0]
-    rows = suffix in (".h5", ".hdf5")
+    rows = to != "ragged" and formats[to].suffixes[0] in (".h5", ".hdf5")
+    suffix = formats[to].suffixes[0] if rows else ".npz"
     chunks: list[Chunk] = []
-    labels: list[NDArray[np.int64]] = []
-    total = 0
-    for part, (source, known) in zip(parts, sources, strict=True):
+    for part, (source, _) in zip(parts, sources, strict=True):
         positions = np.arange(len(source)) if part.positions is None else part.positions
-        total += len(positions)
-        if known is not None:
-            labels.append(known[positions])
-        # A power of two, so that chunks of the output fall on chunks of the pieces; other files are made in one piece
+        # A power of two, so that chunks of the output fall on chunks of the pieces
         fits = max(1, _PIECE_BYTES // source.reader.event_bytes)
-        size = min(_PIECE, 1 << (fits.bit_length() - 1)) if rows or to == "ragged" else len(positions)
+        size = min(_PIECE, 1 << (fits.bit_length() - 1))
         for start in range(0, len(positions), size):
             some = slice(start, start + size)
             ids = None if part.first_id is None else part.first_id + start
             split = None if part.split is None else part.split[some]
             name = f"{len(chunks):06d}{suffix}"
-            if to == "ragged":
-                chunks.append(Chunk(name, _save_ragged, (part.look, positions[some], split, ids)))
-            else:
+            if rows:
                 chunks.append(Chunk(name, _save_rows, (part.look, positions[some], ids, to)))
+            else:
+                chunks.append(Chunk(name, _save_ragged, (part.look, positions[some], split, ids)))
 
     def assemble(paths: list[Path]) -> Result:
         if to == "ragged":
             facts = {"classes": first.classes, "splits": splits, "provenance": dict(provenance or {})}
             return Result(*write_pieces(output, paths, overwrite=overwrite, **facts))
         if not rows:
-            with whole_file(output, overwrite) as unfinished:
-                shutil.copyfile(paths[0], unfinished)
-            return Result(total, 0)
+            pieces = [load_piece(path) for path in paths]
+            events = Events.cat([piece.events for piece in pieces])
+            labels = [piece.labels for piece in pieces if piece.labels is not None]
+            _write(events, np.concatenate(labels) if labels else None, first, output, to, overwrite)
+            return Result(len(events), sum(piece.dropped for piece in pieces), _lost(first, output))
         dropped = 0
         for path in paths:
             with h5py.File(path, "r") as file:
                 dropped += int(file.attrs[_DROPPED])
         attributes = {_DROPPED: dropped, "provenance": json.dumps(provenance or {})}
-        arrays = {}
-        if to == "dense" and labels:
-            arrays["labels"] = np.concatenate(labels)
-            attributes["classes"] = json.dumps(list(first.classes))
-        events = join_rows(output, paths, overwrite=overwrite, attributes=attributes, arrays=arrays)
-        return Result(events, dropped, _lost(first, output))
+        made = join_rows(output, paths, overwrite=overwrite, attributes=attributes)
+        return Result(made, dropped, _lost(first, output))
 
+    if not rows and to != "ragged":
+        _try(parts[0], output, to)
     files = [file_hash(source.reader.path) for source, _ in sources]
     chosen = [_digest(part) for part in parts]
     return in_chunks(
@@ -208,6 +216,18 @@ def transfer(
     )
 
 
+def _try(part: Part, output: Path, to: str) -> None:
+    """Raises before anything is made where a format that is written in one piece cannot hold what events these are."""
+    positions = np.zeros(1, dtype=np.int64) if part.positions is None else part.positions[:1]
+    piece = _piece(part.look, positions, part.first_id)
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Path(folder) / output.name
+        try:
+            _write(piece.events, piece.labels, _open(part.look)[0], trial, to)
+        except DataError as error:
+            raise DataError(str(error).replace(str(trial), str(output))) from None
+
+
 def _digest(part: Part) -> str:
     """Which positions a part holds."""
     digest = hashlib.sha256(str(part.first_id).encode())
@@ -219,5 +239,4 @@ def _digest(part: Part) -> str:
 def _lost(source: FileSource, output: Path) -> list[str]:
     """What a source tells about its events and a file made from it does not."""
     made = data.open(output, check=False).reader
-    lost = [name for name in ("classes", "splits") if getattr(source.reader, name) and not getattr(made, name)]
-    return lost + [name for name in source.conditions if name not in made.conditions]
+    return [*not_kept(source, made), *(["splits"] if source.reader.splits and not made.splits else [])]

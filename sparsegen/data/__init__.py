@@ -5,7 +5,7 @@ registers itself, imported here.
 """
 
 from sparsegen.data.api import EMBEDDED, open, write
-from sparsegen.data.arrays import ImageStackReader, PointStackReader, QuarkGluonReader
+from sparsegen.data.arrays import ImageStackReader, PointStackReader
 from sparsegen.data.calochallenge import CaloChallengeReader, calochallenge_grid
 from sparsegen.data.caloclouds import CaloCloudsReader
 from sparsegen.data.calogan import CaloGANReader
@@ -17,6 +17,7 @@ from sparsegen.data.jetclass import JetClassReader
 from sparsegen.data.jetnet import JetNetReader
 from sparsegen.data.lagan import LAGANReader
 from sparsegen.data.modelnet import ModelNetReader
+from sparsegen.data.quarkgluon import QuarkGluonReader
 from sparsegen.data.ragged import RaggedReader, RaggedWriter
 from sparsegen.data.reader import Finding, HDF5Reader, Reader
 from sparsegen.data.source import EventSource, EventsSource, FileSource

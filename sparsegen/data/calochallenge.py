@@ -26,9 +26,10 @@ from numpy.typing import NDArray
 from sparsegen.data.files import whole_file
 from sparsegen.data.formats import Format, formats
 from sparsegen.data.reader import HDF5Reader, hdf5_keys, require
+from sparsegen.data.source import EventsSource
 from sparsegen.data.voxels import VoxelReader, cell_table
 from sparsegen.errors import DataError
-from sparsegen.events import Column, Events
+from sparsegen.events import Column
 from sparsegen.grid import Grid
 
 __all__ = ["CALOCHALLENGE", "CaloChallengeReader", "calochallenge_grid", "cylinder_grid", "read_binning"]
@@ -168,12 +169,13 @@ class CaloChallengeReader(VoxelReader, HDF5Reader):
         return self.array("incident_energies", start, stop)
 
 
-def write_calochallenge(events: Events, path: Path, overwrite: bool = False) -> None:
+def write_calochallenge(source: EventsSource, path: Path, overwrite: bool = False) -> None:
     """Write showers in the CaloChallenge layout.
 
     Raises:
         DataError: They are not cells of a published geometry with energies in MeV and an incident energy.
     """
+    events = source.events
     known = {name: calochallenge_grid(name) for name in CALOCHALLENGE}
     units = [(column.name, column.unit) for column in events.columns]
     fits = events.is_cells and events.grid in known.values() and units == [("energy", "MeV")]

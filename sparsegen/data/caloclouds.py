@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from sparsegen.data.files import whole_file
 from sparsegen.data.formats import Format, formats
 from sparsegen.data.reader import Finding, HDF5Reader, hdf5_keys, padded_to_events, require, rows_of
+from sparsegen.data.source import EventsSource
 from sparsegen.errors import DataError
 from sparsegen.events import Column, Events
 
@@ -76,12 +77,13 @@ class CaloCloudsReader(HDF5Reader):
                     yield Finding(str(self.path), "events", start + int(row), message)
 
 
-def write_caloclouds(events: Events, path: Path, overwrite: bool = False) -> None:
+def write_caloclouds(source: EventsSource, path: Path, overwrite: bool = False) -> None:
     """Write showers in the CaloClouds layout, as long as the largest of them.
 
     Raises:
         DataError: They are not points in x, layer, z with energy [GeV] and an incident energy.
     """
+    events = source.events
     units = [(column.name, column.unit) for column in events.columns]
     fits = not events.is_cells and events.axes == CaloCloudsReader.axes and units == [("energy", "GeV")]
     if not fits or "incident_energy" not in events.conditions:

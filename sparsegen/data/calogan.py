@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from sparsegen.data.files import whole_file
 from sparsegen.data.formats import Format, formats
 from sparsegen.data.reader import HDF5Reader, hdf5_keys, require
+from sparsegen.data.source import EventsSource
 from sparsegen.data.voxels import VoxelReader
 from sparsegen.errors import DataError
-from sparsegen.events import Column, Events
+from sparsegen.events import Column
 from sparsegen.grid import Grid
 
 __all__ = ["CaloGANReader", "calogan_grid", "write_calogan"]
@@ -68,12 +69,13 @@ class CaloGANReader(VoxelReader, HDF5Reader):
         return np.concatenate([energy, self.array("overflow", start, stop)], axis=1)
 
 
-def write_calogan(events: Events, path: Path, overwrite: bool = False) -> None:
+def write_calogan(source: EventsSource, path: Path, overwrite: bool = False) -> None:
     """Write showers in the CaloGAN layout; an overflow that the events do not carry is zero.
 
     Raises:
         DataError: They are not cells of its three layers with energy [MeV] and an incident energy.
     """
+    events = source.events
     grid = calogan_grid()
     units = [(column.name, column.unit) for column in events.columns]
     fits = events.is_cells and events.grid == grid and units == [("energy", "MeV")]

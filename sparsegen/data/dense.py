@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 
 from sparsegen.data.files import whole_file
 from sparsegen.data.formats import Format, formats
+from sparsegen.data.labels import class_names
 from sparsegen.data.reader import HDF5Reader, hdf5_keys, require
+from sparsegen.data.source import EventsSource
 from sparsegen.data.voxels import VoxelReader
 from sparsegen.errors import DataError
-from sparsegen.events import Column, Events
+from sparsegen.events import Column
 from sparsegen.grid import Grid
 
 __all__ = ["DenseReader", "image_grid", "write_dense"]
@@ -60,8 +62,7 @@ class DenseReader(VoxelReader, HDF5Reader):
             require(path, "condition", self.dataset("condition"), (self.rows, len(self.conditions)), "f")
         if "labels" in self.file:
             require(path, "labels", self.dataset("labels"), (self.rows,), "i")
-            count = int(self.array("labels").max(initial=0)) + 1
-            self.classes = tuple(facts["classes"] or map(str, range(count)))
+            self.classes = tuple(facts["classes"] or ()) or class_names(self.array("labels"))
         self.set_grid(grid, columns, images)
 
     def pieces(self, start: int, stop: int) -> Iterator[tuple[int, NDArray[Any]]]:
@@ -79,12 +80,13 @@ class DenseReader(VoxelReader, HDF5Reader):
         return self.array("labels").astype(np.int64) if self.classes else None
 
 
-def write_dense(events: Events, path: Path, overwrite: bool = False) -> None:
+def write_dense(source: EventsSource, path: Path, overwrite: bool = False) -> None:
     """Write cells as dense images ``(N, C, *shape)`` with what their axes and channels mean.
 
     Raises:
         DataError: The events are points, or the lattice has invalid cells, which an image cannot tell from empty ones.
     """
+    events = source.events
     if not events.is_cells or events.grid is None or events.grid.valid is not None:
         raise DataError(f"{path}: a dense file holds cells of a full lattice; voxelize first; given {events}")
     events = events.detach().to("cpu")
@@ -101,10 +103,13 @@ def write_dense(events: Events, path: Path, overwrite: bool = False) -> None:
             images[start : start + len(some)] = some.to_dense().float().numpy()
         if events.condition is not None:
             file.create_dataset("condition", data=events.condition.float().numpy(), **options)
+        if source.labels is not None:
+            file.create_dataset("labels", data=source.labels.numpy(), **options)
         facts = {
             "columns": [{"name": c.name, "unit": c.unit, "additive": c.additive} for c in events.columns],
             "grid": grid.to_dict(),
             "conditions": list(events.conditions),
+            "classes": list(source.classes),
         }
         file.attrs.update({key: json.dumps(value) for key, value in facts.items()})
 
@@ -113,4 +118,6 @@ def _matches(path: Path) -> bool:
     return bool(hdf5_keys(path) & {"images"})
 
 
-formats.register("dense")(Format("dense", "dense HDF5 images", (".h5", ".hdf5"), _matches, DenseReader, write_dense))
+formats.register("dense")(
+    Format("dense", "dense HDF5 images", (".h5", ".hdf5"), _matches, DenseReader, write_dense, labels=True)
+)

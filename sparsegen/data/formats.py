@@ -11,18 +11,21 @@ from typing import Protocol
 import h5py
 
 from sparsegen.data.reader import Reader
+from sparsegen.data.source import EventsSource
 from sparsegen.errors import ConfigError, DataError
-from sparsegen.events import Events
 from sparsegen.registry import Registry
 
 __all__ = ["Format", "Write", "formats", "recognise"]
 
 
 class Write(Protocol):
-    """Writes events whole, or not at all."""
+    """Writes a data set in memory whole, or not at all."""
 
-    def __call__(self, events: Events, path: Path, overwrite: bool = False) -> None:
-        """Write ``events`` to ``path``, which may exist only with ``overwrite``."""
+    def __call__(self, source: EventsSource, path: Path, overwrite: bool = False) -> None:
+        """Write events, and their labels where the format has a place for them, to ``path``.
+
+        ``path`` may exist only with ``overwrite``.
+        """
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Format:
         matches: Whether a path's content is of this format; never raises on foreign content.
         reader: Opens a path.
         write: Writes events, where the format can be written.
+        labels: Whether what is written has a place for labels.
     """
 
     name: str
@@ -44,6 +48,7 @@ class Format:
     matches: Callable[[Path], bool]
     reader: Callable[[Path], Reader]
     write: Write | None = None
+    labels: bool = False
 
 
 formats = Registry[Format]("data format")

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from sparsegen.data.files import whole_file
 from sparsegen.data.formats import Format, formats
 from sparsegen.data.reader import Finding, HDF5Reader, hdf5_keys, padded_to_events, require, rows_of
+from sparsegen.data.source import EventsSource
 from sparsegen.errors import DataError
 from sparsegen.events import Column, Events
 from sparsegen.grid import Grid
@@ -107,12 +108,13 @@ class JetNetReader(HDF5Reader):
                     yield Finding(str(self.path), "particle_features", start + int(row), message)
 
 
-def write_jetnet(events: Events, path: Path, overwrite: bool = False) -> None:
+def write_jetnet(source: EventsSource, path: Path, overwrite: bool = False) -> None:
     """Write jets in the JetNet layout, 30 long if they fit and 150 otherwise, padded with zeros.
 
     Raises:
         DataError: The events are no jets, or too large.
     """
+    events = source.events
     names = tuple(column.name for column in events.columns)
     missing = [name for name in _CONDITIONS if name not in events.conditions]
     if events.axes != _AXES or names != ("ptrel",) or events.is_cells or missing:

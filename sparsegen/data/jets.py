@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sparsegen.errors import DataError
 from sparsegen.events import Column, Events
 from sparsegen.grid import Grid
 
-__all__ = ["JET_CONDITIONS", "jet_events"]
+__all__ = ["JET_CONDITIONS", "check_sums", "jet_events", "momenta", "padded"]
 
 JET_CONDITIONS = ("jet_pt", "jet_eta", "jet_phi", "jet_mass")
 
@@ -71,3 +73,64 @@ def jet_events(
         grid=grid,
         ids=ids,
     )
+
+
+def momenta(events: Events, path: Path, format: str) -> tuple[NDArray[np.float64], ...]:
+    """Transverse momentum [GeV], (pseudo)rapidity and azimuth of each particle ``(N,)``: the inverse of ``jet_events``.
+
+    Args:
+        events: Jets with ``ptrel`` and the conditions ``jet_pt``, ``jet_eta`` and ``jet_phi``.
+        path: The file to write, for errors.
+        format: What is written, for errors.
+
+    Raises:
+        DataError: A condition is missing.
+    """
+    missing = [name for name in JET_CONDITIONS[:3] if name not in events.conditions]
+    if missing or events.condition is None:
+        raise DataError(f"{path}: {format} needs the conditions {', '.join(missing)}; given {events}")
+    owner = events.batch
+    jet_pt, jet_eta, jet_phi = (
+        events.condition[:, events.conditions.index(name)].double()[owner] for name in JET_CONDITIONS[:3]
+    )
+    pt = events.column("ptrel").double() * jet_pt
+    coords = events.coords.double()
+    return pt.numpy(), (coords[:, 0] + jet_eta).numpy(), (coords[:, 1] + jet_phi).numpy()
+
+
+def check_sums(
+    events: Events,
+    pt: NDArray[np.float64],
+    eta: NDArray[np.float64],
+    phi: NDArray[np.float64],
+    path: Path,
+    format: str,
+) -> None:
+    """Raises where a jet is not the sum of its particles, which is all that some formats keep of it."""
+    assert events.condition is not None
+    owner, size = events.batch.numpy(), len(events)
+    px, py, pz = (
+        np.bincount(owner, part, minlength=size) for part in (pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta))
+    )
+    stated = {name: events.condition[:, events.conditions.index(name)].double().numpy() for name in JET_CONDITIONS[:3]}
+    jet_pt = np.hypot(px, py)
+    jet_eta = np.arcsinh(np.divide(pz, jet_pt, out=np.zeros(size), where=jet_pt > 0))
+    turned = np.mod(np.arctan2(py, px) - stated["jet_phi"] + np.pi, 2 * np.pi) - np.pi
+    same = np.abs(jet_pt - stated["jet_pt"]) <= 1e-3 * stated["jet_pt"]
+    same &= (np.abs(jet_eta - stated["jet_eta"]) <= 1e-3) & (np.abs(turned) <= 1e-3)
+    bad = np.flatnonzero((events.counts.numpy() > 0) & ~same)
+    if len(bad):
+        event = int(bad[0])
+        axis = [f"{values[event]:.5g}" for values in stated.values()]
+        raise DataError(
+            f"{path}: {format} keeps no jet but its particles; those of event {event} add up to pt {jet_pt[event]:.5g} "
+            f"GeV at eta {jet_eta[event]:.5g}, its jet_pt, jet_eta, jet_phi are {', '.join(axis)}: write format ragged"
+        )
+
+
+def padded(particles: NDArray[np.float64], events: Events, length: int | None = None) -> NDArray[np.float64]:
+    """Particles ``(N, F)`` of jets as rows ``(B, M, F)``, zero where there is none."""
+    values = np.zeros((len(events), int(events.counts.max()) if length is None else length, particles.shape[1]))
+    owner = events.batch.numpy()
+    values[owner, np.arange(len(owner)) - events.offsets[:-1].numpy()[owner]] = particles
+    return values

@@ -1,7 +1,7 @@
 """ModelNet40 as sampled points.
 
 ``data (N, P, 3)``, ``label (N, 1)`` and, where the file has them, ``normal (N, P, 3)``. A ``shape_names.txt`` beside
-the file names the classes.
+the file names the classes; a file that sparsegen writes names them itself, in the attribute ``shape_names`` (JSON).
 
 References:
     3D ShapeNets: A Deep Representation for Volumetric Shapes, Wu et al., 2015, https://arxiv.org/abs/1406.5670
@@ -11,19 +11,28 @@ References:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sparsegen.data.arrays import unit_box
+from sparsegen.data.arrays import one_size, unit_box
+from sparsegen.data.files import whole_file
 from sparsegen.data.formats import Format, formats
+from sparsegen.data.labels import class_names
 from sparsegen.data.reader import Finding, HDF5Reader, hdf5_keys, require, rows_of
+from sparsegen.data.source import EventsSource
+from sparsegen.errors import DataError
 from sparsegen.events import Column, Events
 
-__all__ = ["ModelNetReader"]
+__all__ = ["ModelNetReader", "write_modelnet"]
+
+_NORMALS = tuple(Column(f"normal_{axis}", additive=False) for axis in "xyz")
 
 
 class ModelNetReader(HDF5Reader):
@@ -40,10 +49,11 @@ class ModelNetReader(HDF5Reader):
         self.has_normals = "normal" in self.file
         if self.has_normals:
             require(path, "normal", self.dataset("normal"), points.shape, "f")
-        self.columns = tuple(Column(f"normal_{axis}", additive=False) for axis in "xyz") if self.has_normals else ()
+        self.columns = _NORMALS if self.has_normals else ()
         names = path.with_name("shape_names.txt")
-        count = int(self.array("label").max(initial=0)) + 1
-        self.classes = tuple(names.read_text().split()) if names.exists() else tuple(map(str, range(count)))
+        self.classes = tuple(json.loads(self.file.attrs.get("shape_names", "[]")))
+        if not self.classes:
+            self.classes = tuple(names.read_text().split()) if names.exists() else class_names(self.array("label"))
         self.grid = unit_box(3)
         self.event_bytes = 12 * self.length * (1 + self.has_normals)
         rows = points.chunks[0] if points.chunks else 64
@@ -78,10 +88,43 @@ class ModelNetReader(HDF5Reader):
             yield Finding(str(self.path), "label", int(row), message)
 
 
+def write_modelnet(source: EventsSource, path: Path, overwrite: bool = False) -> None:
+    """Write point sets of equal size in the ModelNet40 layout, with their normals where they have some.
+
+    Raises:
+        DataError: They are not labelled points in x, y, z of one size, bare or with normals, of at most 256 classes.
+    """
+    events = source.events.detach().to("cpu")
+    if events.is_cells or events.axes != ModelNetReader.axes or events.columns not in ((), _NORMALS):
+        raise DataError(f"{path}: ModelNet holds points in x, y, z, bare or with normal_x, _y, _z; given {events}")
+    if source.labels is None:
+        raise DataError(f"{path}: ModelNet names the class of every shape; pass labels")
+    if len(source.classes) > 256:
+        raise DataError(f"{path}: {len(source.classes)} classes; ModelNet counts 256 in a byte: write format ragged")
+    length = one_size(events, path, "ModelNet")
+    with whole_file(path, overwrite) as part, h5py.File(part, "w") as file:
+        options: dict[str, Any] = {"compression": "gzip", "shuffle": True, "fletcher32": True}
+        chunk = (min(len(events), 64), length, 3)
+        values = {"data": events.coords, "normal": events.features} if events.columns else {"data": events.coords}
+        for key, hits in values.items():
+            stored = hits.float().reshape(len(events), length, 3).numpy()
+            file.create_dataset(key, data=stored, chunks=chunk, **options)
+        file.create_dataset("label", data=source.labels.numpy()[:, None].astype(np.uint8), **options)
+        file.attrs["shape_names"] = json.dumps(source.classes)
+
+
 def _matches(path: Path) -> bool:
     return {"data", "label"} <= hdf5_keys(path)
 
 
 formats.register("modelnet")(
-    Format("modelnet", "ModelNet40 points HDF5 (ply_hdf5_2048)", (".h5",), _matches, ModelNetReader)
+    Format(
+        "modelnet",
+        "ModelNet40 points HDF5 (ply_hdf5_2048)",
+        (".h5",),
+        _matches,
+        ModelNetReader,
+        write_modelnet,
+        labels=True,
+    )
 )

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from sparsegen.data.files import whole_file
 from sparsegen.data.formats import Format, formats
 from sparsegen.data.reader import Finding, HDF5Reader, require
+from sparsegen.data.source import EventsSource
 from sparsegen.errors import ConfigError, DataError, unknown_name
 from sparsegen.events import Column, Events
 from sparsegen.grid import Grid
@@ -341,10 +342,11 @@ class RaggedReader(HDF5Reader):
                 yield Finding(str(self.path), key, -1, "does not match its checksum", "copy or make the file again")
 
 
-def write_ragged(events: Events, path: Path, overwrite: bool = False) -> None:
+def write_ragged(source: EventsSource, path: Path, overwrite: bool = False) -> None:
     """Write events as one of sparsegen's own files."""
-    with RaggedWriter(path, overwrite=overwrite) as writer:
-        writer.append(events)
+    labels = None if source.labels is None else source.labels.numpy()
+    with RaggedWriter(path, overwrite=overwrite, classes=source.classes) as writer:
+        writer.append(source.events, labels)
 
 
 def _matches(path: Path) -> bool:
@@ -355,5 +357,5 @@ def _matches(path: Path) -> bool:
 
 
 formats.register("ragged")(
-    Format("ragged", "sparsegen's own ragged HDF5", (".h5", ".hdf5"), _matches, RaggedReader, write_ragged)
+    Format("ragged", "sparsegen's own ragged HDF5", (".h5", ".hdf5"), _matches, RaggedReader, write_ragged, labels=True)
 )

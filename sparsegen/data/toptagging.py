@@ -72,8 +72,12 @@ class TopTaggingReader(HDF5Reader):
 
     def labels(self) -> NDArray[np.int64]:
         """0 for QCD, 1 for top."""
-        block = self.array(_FIXED[1]) if self._fixed else self.array(_TABLE)["values_block_1"]
-        return block[:, -1].astype(np.int64)
+        if self._fixed:
+            return self.array(_FIXED[1])[:, -1].astype(np.int64)
+        # A row of the table holds 200 particles beside its label
+        starts = range(0, self.rows, self.block)
+        blocks = [self.array(_TABLE, start, start + self.block)["values_block_1"][:, -1] for start in starts]
+        return np.concatenate(blocks or [np.empty(0)]).astype(np.int64)
 
     def findings(self) -> Iterator[Finding]:
         """Labels that are neither 0 nor 1."""

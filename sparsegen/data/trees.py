@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from sparsegen.data.arrays import load_array, unit_box
 from sparsegen.data.formats import Format, formats
+from sparsegen.data.mapped import values_of
 from sparsegen.data.meshes import read_mesh, sample_surface
 from sparsegen.data.ply import read_ply
 from sparsegen.data.reader import Reader, rows_of
@@ -101,7 +102,7 @@ class PC15kReader(_TreeReader):
 
     def points(self, file: Path, row: int) -> NDArray[Any]:
         """The points of one file."""
-        points = load_array(file)
+        points = values_of(load_array(file))
         if points.ndim != 2 or points.shape[1] != 3 or points.dtype.kind != "f":
             raise DataError(f"{file}: has shape {points.shape} and type {points.dtype}; expected floats (P, 3)")
         return points

@@ -94,6 +94,61 @@ class TestConvert:
         assert provenance["sha256"] == original.fingerprint
         assert provenance["origin"]["seed"] == 1
 
+    @pytest.mark.parametrize(
+        ("kind", "chain"),
+        [
+            ("lagan", ("a.h5 ragged", "b.hdf5 lagan")),
+            ("shapes", ("a.h5 modelnet", "b.npz points")),
+            ("digits", ("a.npz images", "b-images-idx3-ubyte.gz idx", "c.h5 dense", "d-images-idx3-ubyte idx")),
+        ],
+    )
+    def test_labels_and_conditions_survive_every_format_that_holds_them(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, chain: tuple[str, ...]
+    ) -> None:
+        generator = np.random.default_rng(0)
+        labels = generator.integers(0, 2, 40)
+        first = tmp_path / "first"
+        if kind == "lagan":
+            with h5py.File(first, "w") as file:
+                file["image"] = generator.random((40, 25, 25), "f4") * (generator.random((40, 25, 25)) < 0.1) + 0.0
+                file["image"][...] = np.where(file["image"][:] > 1e-3, file["image"][:], 0)
+                file["signal"], file["jet_pt"] = labels, generator.random(40, "f4")
+        elif kind == "shapes":
+            np.savez(first, points=generator.random((40, 9, 3), "f4"), labels=labels)
+            first = first.with_suffix(".npz")
+        else:
+            images = generator.integers(1, 256, (40, 5, 6)) * (generator.random((40, 5, 6)) < 0.2) / np.float32(255)
+            np.savez(first, images=images.astype("f4"), labels=labels)
+            first = first.with_suffix(".npz")
+        # Files of several pieces
+        monkeypatch.setattr("data_tools.transfer._PIECE", 16)
+        before, path = data.open(first, condition="all"), first
+        for step in chain:
+            name, format = step.split()
+            assert main(["convert", str(path), str(tmp_path / name), "--to", format]) == 0
+            path = tmp_path / name
+            assert not path.with_name(f"{name}.chunks").exists()
+        after = data.open(path, condition="all")
+        for field in ("coords", "features", "offsets"):
+            assert torch.equal(getattr(before[:], field), getattr(after[:], field))
+        assert before.conditions == after.conditions
+        if before.conditions:
+            assert torch.equal(before[:].condition, after[:].condition)  # type: ignore[arg-type]
+        assert after.labels is not None
+        assert after.labels.tolist() == labels.tolist()
+
+    def test_what_a_format_of_one_piece_cannot_hold_is_refused_before_anything_is_made(
+        self, tmp_path: Path, jets: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        np.savez(tmp_path / "in.npz", images=np.zeros((3, 4, 4), "f4"), labels=np.arange(3))
+        before = sorted(tmp_path.iterdir())
+        out = tmp_path / "a.npy"
+        assert main(["convert", str(tmp_path / "in.npz"), str(out), "--to", "images"]) == 2
+        assert f"error: {out}: a .npy file has no place for labels; name it .npz" in capsys.readouterr().err
+        assert main(["convert", str(jets), str(tmp_path / "a.npz"), "--to", "quarkgluon"]) == 2
+        assert f"error: {tmp_path / 'a.npz'}: quark-gluon files hold points in yrel" in capsys.readouterr().err
+        assert sorted(tmp_path.iterdir()) == before
+
     def test_a_format_that_cannot_hold_the_events_is_refused(
         self, tmp_path: Path, jets: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
