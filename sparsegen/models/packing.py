@@ -69,6 +69,7 @@ def pack_schema(schema: Schema, members: int) -> Schema:
         features=schema.features * members,
         condition_mean=schema.condition_mean * members,
         condition_std=schema.condition_std * members,
+        condition_log=schema.condition_log * members,
         hits=schema.hits * members,
         max_hits=schema.max_hits * members,
         total=schema.total * members,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -165,7 +166,13 @@ class _Network(nn.Module):
                 f"{type(self).__name__}: condition of shape {given}; expected ({size}, {self.condition_dim}) "
                 f"for {', '.join(self.schema.conditions)}"
             )
-        return self.scaler.condition(condition)
+        standard = self.scaler.condition(condition)
+        if not bool(standard.isfinite().all()):
+            row, column = (~standard.isfinite()).nonzero()[0].tolist()
+            value = f"{self.schema.conditions[column]}={float(condition[row, column]):g}"
+            wanted = "a positive number" if self.schema.condition_log[column] else "a finite number"
+            raise DataError(f"{type(self).__name__}: condition {value} of event {row}; expected {wanted}")
+        return standard
 
 
 class _Reader(_Network):
@@ -311,6 +318,19 @@ class Decoder(_Network):
 def gaussian_nll(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     """Negative log density of a normal law, up to its constant."""
     return 0.5 * ((x - mean) * (-log_std).exp()).square() + log_std
+
+
+def totals_head(given: int, columns: int) -> nn.Linear:
+    """The layer that says mean and raw log standard deviation of standardised totals from what a decoder is given.
+
+    It starts as the law of the training set whatever it is given. From random weights the first errors drive the
+    deviations into their bound, where thousands of steps see hardly a gradient.
+    """
+    layer = nn.Linear(given, 2 * columns)
+    nn.init.zeros_(layer.weight)
+    with torch.no_grad():
+        layer.bias.copy_(torch.tensor([0.0, math.atanh(1.25 / 2.75)]).repeat_interleave(columns))
+    return layer
 
 
 def bounded_log_std(raw: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from sparsegen.nets.base import (
     keep_cells,
     lattice_of,
     straight_through,
+    totals_head,
 )
 from sparsegen.nets.pyramid import Pyramid
 from sparsegen.nets.schema import Schema
@@ -157,7 +158,7 @@ class DenseDecoder(Decoder):
             self.up.append(_TRANSPOSE[dim](wide[level + 1], wide[level], stride, stride=stride))
             self.mix.append(Conv(wide[level], wide[level], 3, pyramid.periodic))
         self.head = Conv(wide[0], 1 + 2 * len(schema.columns), 1, pyramid.periodic)
-        self.sum = nn.Linear(latent + k, 2 * len(schema.columns))
+        self.sum = totals_head(latent + k, len(schema.columns))
         self.register_buffer(
             "possible", pyramid.possible(grid)[0][tuple(slice(n) for n in grid.shape)], persistent=False
         )

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from sparsegen.errors import ConfigError, DataError
 from sparsegen.events import Events
-from sparsegen.nets.base import MLP, Critic, Decoded, Decoder, Encoder, bounded_log_std, noise_like
+from sparsegen.nets.base import MLP, Critic, Decoded, Decoder, Encoder, bounded_log_std, noise_like, totals_head
 from sparsegen.nets.schema import Schema
 from sparsegen.points import EPiC, TNet, pool_max, pool_mean, pool_sum, shared_first
 
@@ -143,7 +143,7 @@ class PointDecoder(Decoder):
         hidden, self.rows = _size(width), len(schema.axes) + len(schema.columns)
         self.kind = kind
         given = latent + self.condition_dim + 1
-        self.sum = nn.Linear(given, 2 * len(schema.columns)) if schema.columns else None
+        self.sum = totals_head(given, len(schema.columns)) if schema.columns else None
         if kind == "mlp":
             self.write = MLP((given, _size(width, 2), _size(width, 4), schema.max_hits * 2 * self.rows))
             return

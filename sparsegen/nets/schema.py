@@ -48,8 +48,10 @@ class Schema:
         features: One scale a column.
         centre: Mean position ``(D,)``, in the axes' units.
         spread: Standard deviation of positions ``(D,)``.
-        condition_mean: ``(K,)``.
+        condition_mean: Of each condition, of its logarithm where that is taken ``(K,)``.
         condition_std: ``(K,)``.
+        condition_log: Whether the logarithm of a condition is taken: of one that is positive and spans a decade, such
+            as an incident energy ``(K,)``.
         hits: Mean hits per event.
         max_hits: Most hits an event may have: the most seen and a quarter more.
         total: Mean and standard deviation of the logarithm of each column's sum over an event (of the sum itself
@@ -65,6 +67,7 @@ class Schema:
     spread: tuple[float, ...] = ()
     condition_mean: tuple[float, ...] = ()
     condition_std: tuple[float, ...] = ()
+    condition_log: tuple[bool, ...] = ()
     hits: float = 32.0
     max_hits: int = 128
     total: tuple[tuple[float, float], ...] = ()
@@ -91,6 +94,7 @@ class Schema:
             spread=tuple((b - a) / 4 for a, b in zip(low, high, strict=True)),
             condition_mean=(0.0,) * condition_dim,
             condition_std=(1.0,) * condition_dim,
+            condition_log=(False,) * condition_dim,
             total=((3.0, 1.0),) * len(names),
         )
 
@@ -127,6 +131,8 @@ class Schema:
             features.append(scale)
             totals.append((float(total.mean()), _size(total.std(correction=0), 0.01)))
         condition = events.condition.double() if events.condition is not None else torch.zeros(1, 0).double()
+        decades = [bool(c.min() > 0) and bool(c.max() >= 10 * c.min()) for c in condition.unbind(1)]
+        condition = torch.where(torch.tensor(decades, dtype=torch.bool), condition.log(), condition)
         return replace(
             base,
             conditions=events.conditions,
@@ -135,6 +141,7 @@ class Schema:
             spread=tuple(_size(s) for s in position.std(0, correction=0)),
             condition_mean=tuple(condition.mean(0).tolist()),
             condition_std=tuple(_size(s) for s in (condition - condition.mean(0)).square().mean(0).sqrt()),
+            condition_log=tuple(decades),
             hits=max(1.0, float(events.counts.double().mean())),
             max_hits=int(1.25 * int(events.counts.max())) + 1,
             total=tuple(totals),
@@ -197,6 +204,8 @@ class Scaler(nn.Module):
         keep("spread", schema.spread)
         keep("condition_mean", schema.condition_mean)
         keep("condition_std", schema.condition_std)
+        taken = schema.condition_log or (False,) * len(schema.conditions)
+        self.register_buffer("condition_log", torch.tensor(taken, dtype=torch.bool), persistent=False)
         keep("total_mean", [t[0] for t in schema.total])
         keep("total_std", [t[1] for t in schema.total])
         self.periods = schema.periods
@@ -211,6 +220,7 @@ class Scaler(nn.Module):
     spread: Tensor
     condition_mean: Tensor
     condition_std: Tensor
+    condition_log: Tensor
     total_mean: Tensor
     total_std: Tensor
 
@@ -232,14 +242,13 @@ class Scaler(nn.Module):
         return self._choose((x.clamp(min=0) + 1e-3 * self.small).log() - self.mean, x - self.mean) / self.std
 
     def restore(self, y: Tensor) -> Tensor:
-        """Inverse of :meth:`standardise`, kept within six standard deviations so that nothing overflows."""
-        y = 6 * torch.tanh(_wide(y) / 6)
-        value = self.mean + self.std * y
+        """Inverse of :meth:`standardise` within five standard deviations; nothing goes beyond six."""
+        value = self.mean + self.std * _bounded(y)
         return self._choose(value.exp(), value)
 
     def total(self, y: Tensor) -> Tensor:
-        """Standardised totals ``(B, C)`` to totals in their units."""
-        value = self.total_mean + self.total_std * 6 * torch.tanh(_wide(y) / 6)
+        """Inverse of :meth:`standardise_total` within five standard deviations; nothing goes beyond six."""
+        value = self.total_mean + self.total_std * _bounded(y)
         return self._choose(value.exp(), value)
 
     def standardise_total(self, total: Tensor) -> Tensor:
@@ -270,9 +279,17 @@ class Scaler(nn.Module):
 
     def condition(self, condition: Tensor) -> Tensor:
         """Condition ``(B, K)`` to numbers of order one."""
-        return (condition.to(self.condition_mean.dtype) - self.condition_mean) / self.condition_std
+        c = condition.to(self.condition_mean.dtype)
+        return (torch.where(self.condition_log, c.log(), c) - self.condition_mean) / self.condition_std
 
 
 def _wide(x: Tensor) -> Tensor:
     """At least single precision: what leaves a network never stays in half precision."""
     return x if x.dtype == torch.float64 else x.float()
+
+
+def _bounded(y: Tensor) -> Tensor:
+    """``y`` itself up to 5, from there smoothly towards 6, so that no exponential overflows."""
+    y = _wide(y)
+    inside = y.clamp(-5, 5)
+    return inside + torch.tanh(y - inside)

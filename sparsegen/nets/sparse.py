@@ -23,6 +23,7 @@ from sparsegen.nets.base import (
     keep_cells,
     lattice_of,
     straight_through,
+    totals_head,
 )
 from sparsegen.nets.dense import channels
 from sparsegen.nets.pyramid import Pyramid
@@ -144,7 +145,7 @@ class SparseDecoder(Decoder):
             self.up.append(GenerativeConvTranspose(dim, wide[level + 1], wide[level], stride, stride=stride))
             self.mix.append(SubmanifoldConv(dim, wide[level], wide[level], 3))
         self.head = nn.Linear(wide[0], 2 * c)
-        self.sum = nn.Linear(latent + k, 2 * c)
+        self.sum = totals_head(latent + k, c)
         lattice = list(itertools.product(*(range(n) for n in coarsest)))
         self.register_buffer("coarsest", torch.tensor(lattice, dtype=torch.int64), persistent=False)
         for level, mask in enumerate(self.pyramid.possible(grid)):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sparsegen.errors import ConfigError, DataError, MissingExtraError
-from sparsegen.models.priors import PRIORS, CodeLaw, ConditionCells, LatentPrior, Whitening, build_prior
+from sparsegen.models.priors import PRIORS, CodeLaw, ConditionCells, Drift, LatentPrior, Whitening, build_prior
 
 # Enough for a law in the plane, and no more.
 QUICK: dict[str, dict[str, Any]] = {
@@ -233,6 +233,42 @@ def test_a_continuous_condition_is_binned_by_numbers_of_events() -> None:
     law.fit(codes(1000) + 10 * energy, energy, ("energy",), seeded())
     middle = law.sample(200, torch.full((200, 1), float(energy.median())), seeded(1))
     assert abs(float(middle.mean()) / 10 - float(energy.median())) < 0.3
+
+
+def test_codes_follow_the_condition_within_its_bin() -> None:
+    energy = 10 ** (2 * torch.rand(1000, 1, generator=seeded()))
+    noise = 0.1 * torch.randn(1000, 3, generator=seeded(1))
+    moved = energy.log() * torch.tensor([[1.0, -2.0, 0.0]]) + noise
+    law = CodeLaw("ot", bins=2)
+    law.fit(moved, energy, ("energy",), seeded())
+    asked = torch.linspace(0.5, 4, 400).exp()[:, None]
+    drawn = law.sample(400, asked, seeded(2))
+    rest = drawn - asked.log() * torch.tensor([[1.0, -2.0, 0.0]])
+    assert float(rest.abs().max()) < 0.6
+    torch.testing.assert_close(rest.mean(0), torch.zeros(3), rtol=0, atol=0.03)
+    restored = CodeLaw("ot", bins=2)
+    restored.load(law.state())
+    assert torch.equal(restored.sample(400, asked, seeded(2)), drawn)
+
+
+def test_a_drift_is_that_of_least_squares_and_of_nothing_else() -> None:
+    generator = seeded()
+    condition = torch.stack([10 + 90 * torch.rand(300, generator=generator), torch.full((300,), 2.0)], 1)
+    flat = torch.randn(300, 2, generator=generator)
+    moved = flat + condition[:, :1].log() * torch.tensor([[3.0, 0.0]])
+    drift = Drift()
+    rest = drift.fit(moved, condition)
+    torch.testing.assert_close(drift.slope[0], torch.tensor([3.0, 0.0], dtype=torch.float64), rtol=0, atol=0.3)
+    assert bool((drift.slope[1] == 0).all()), "a class moves nothing within its own cell"
+    seen = condition[:, 0].double().log()
+    correlation = (rest.double() * (seen - seen.mean())[:, None]).mean(0)
+    torch.testing.assert_close(correlation, torch.zeros_like(correlation), rtol=0, atol=1e-6)
+    torch.testing.assert_close(rest + drift(condition).to(rest), moved)
+    above = torch.tensor([[100.0, 2.0], [1000.0, 2.0]])
+    torch.testing.assert_close(*drift(above).unbind(0), rtol=0.01, atol=0)
+    few = Drift()
+    assert torch.equal(few.fit(moved[:15], condition[:15]), moved[:15])
+    assert torch.equal(moved + Drift()(condition), moved.double())
 
 
 def test_class_and_energy_together_make_a_cell_for_each_pair_that_occurs() -> None:

@@ -6,6 +6,7 @@ A new law is one file that registers itself, and its import here.
 from sparsegen.models.priors.adversarial import LatentGAN, LatentWGAN
 from sparsegen.models.priors.base import PRIORS, LatentPrior, build_prior
 from sparsegen.models.priors.conditional import CodeLaw, ConditionCells
+from sparsegen.models.priors.drift import Drift
 from sparsegen.models.priors.flow import Flow
 from sparsegen.models.priors.kde import KernelDensity
 from sparsegen.models.priors.mixture import Mixture
@@ -17,6 +18,7 @@ __all__ = [
     "PRIORS",
     "CodeLaw",
     "ConditionCells",
+    "Drift",
     "Flow",
     "KernelDensity",
     "LatentGAN",

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from sparsegen.errors import ConfigError, DataError
-from sparsegen.models.priors.base import build_prior, fitted
+from sparsegen.models.priors.base import LatentPrior, build_prior, fitted
+from sparsegen.models.priors.drift import Drift
 from sparsegen.models.priors.whitening import Whitening
 
 __all__ = ["CodeLaw", "ConditionCells"]
@@ -140,7 +141,8 @@ def _split(
 class CodeLaw:
     """The law of an autoencoder's codes: one of :data:`PRIORS` in each cell of the condition.
 
-    Codes are normalised to unit scale along the directions in which they vary, cell by cell, before a law is fitted.
+    Cell by cell, before a law is fitted, the :class:`Drift` of the codes with a continuous condition is taken off, and
+    they are normalised to unit scale along the directions in which they vary.
 
     Args:
         prior: Name of the law, or its name and options.
@@ -152,9 +154,12 @@ class CodeLaw:
             raise ConfigError(f"bins={bins}; expected at least 1")
         self.prior, self.bins = prior, bins
         self.name = prior if isinstance(prior, str) else str(prior.get("name"))
-        self.laws = [(Whitening(), build_prior(prior))]
+        self.laws = [self._fresh()]
         self.cells: ConditionCells | None = None
         self.conditions: tuple[str, ...] = ()
+
+    def _fresh(self) -> tuple[Drift, Whitening, LatentPrior]:
+        return Drift(), Whitening(), build_prior(self.prior)
 
     def fit(
         self, codes: Tensor, condition: Tensor | None, names: Sequence[str], generator: torch.Generator
@@ -165,17 +170,18 @@ class CodeLaw:
             DataError: A cell in which all codes are equal, or codes that are not finite.
         """
         self.conditions = tuple(names)
-        self.cells = ConditionCells(codes.new_zeros(len(codes), 0) if condition is None else condition, self.bins)
+        known = codes.new_zeros(len(codes), 0) if condition is None else condition
+        self.cells = ConditionCells(known, self.bins)
         self.laws, logs = [], []
         for cell, rows in enumerate(self.cells.rows):
-            whitening, law = Whitening(), build_prior(self.prior)
+            drift, whitening, law = self._fresh()
             try:
-                coordinates = whitening.fit(codes[rows])
+                coordinates = whitening.fit(drift.fit(codes[rows], known[rows]))
                 log = {"codes": len(rows), "rank": coordinates.shape[1]} | law.fit(coordinates, generator)
             except DataError as error:
                 where = f"{self.cells.label(cell, names)}: " if names else ""
                 raise DataError(f"{where}{error}") from error
-            self.laws.append((whitening, law))
+            self.laws.append((drift, whitening, law))
             logs.append(log)
         if len(logs) == 1:
             return logs[0]
@@ -194,30 +200,32 @@ class CodeLaw:
         """
         cells = fitted(self.cells)
         if not self.conditions:
-            return self._draw(0, n, generator)
+            return self._draw(0, torch.zeros(n, 0), generator)
         if condition is None or condition.shape != (n, len(self.conditions)):
             given = "none" if condition is None else tuple(condition.shape)
             raise DataError(
                 f"the law of codes was fitted under {', '.join(self.conditions)}; pass condition= of shape "
                 f"({n}, {len(self.conditions)}), not {given}"
             )
+        condition = condition.detach().cpu()
         index = cells.assign(condition, self.conditions)
-        codes = torch.zeros(n, len(self.laws[0][0].mean))
+        codes = torch.zeros(n, len(self.laws[0][1].mean))
         for cell in index.unique().tolist():
             rows = (index == cell).nonzero()[:, 0]
-            codes[rows] = self._draw(cell, len(rows), generator)
+            codes[rows] = self._draw(cell, condition[rows], generator)
         return codes
 
-    def _draw(self, cell: int, n: int, generator: torch.Generator | None) -> Tensor:
-        whitening, law = self.laws[cell]
-        return whitening.inverse(law.sample(n, generator))
+    def _draw(self, cell: int, condition: Tensor, generator: torch.Generator | None) -> Tensor:
+        drift, whitening, law = self.laws[cell]
+        codes = whitening.inverse(law.sample(len(condition), generator))
+        return codes + drift(condition).to(codes)
 
     def report(self) -> dict[str, Any]:
         """What whoever uses the samples should know of each law, in plain types; see :meth:`LatentPrior.report`."""
         facts: dict[str, Any] = {"prior": self.name}
         if self.cells is None or len(self.laws) == 1:
-            return facts | self.laws[0][1].report()
-        reports = {self.cells.label(i, self.conditions): law.report() for i, (_, law) in enumerate(self.laws)}
+            return facts | self.laws[0][2].report()
+        reports = {self.cells.label(i, self.conditions): law.report() for i, (_, _, law) in enumerate(self.laws)}
         return facts | ({"laws": reports} if any(reports.values()) else {})
 
     def state(self) -> dict[str, Any]:
@@ -226,7 +234,7 @@ class CodeLaw:
             "prior": self.name,
             "conditions": list(self.conditions),
             "cells": None if self.cells is None else self.cells.state(),
-            "laws": [{"whitening": whitening.state(), "law": law.state()} for whitening, law in self.laws],
+            "laws": [{"drift": d.state(), "whitening": w.state(), "law": law.state()} for d, w, law in self.laws],
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -236,7 +244,7 @@ class CodeLaw:
             ConfigError: It is that of a fitted law of another name.
         """
         if state["cells"] is None:
-            self.laws, self.cells, self.conditions = [(Whitening(), build_prior(self.prior))], None, ()
+            self.laws, self.cells, self.conditions = [self._fresh()], None, ()
             return
         if state["prior"] != self.name:
             raise ConfigError(f"a fitted prior {state['prior']!r} for a model with prior {self.name!r}; fit it again")
@@ -244,7 +252,8 @@ class CodeLaw:
         self.cells = ConditionCells.restored(state["cells"])
         self.laws = []
         for held in state["laws"]:
-            whitening, law = Whitening(), build_prior(self.prior)
+            drift, whitening, law = self._fresh()
+            drift.load(held["drift"])
             whitening.load(held["whitening"])
             law.load(held["law"])
-            self.laws.append((whitening, law))
+            self.laws.append((drift, whitening, law))
