@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sparsegen.data.chunks import column_pieces
+from sparsegen.data.chunks import CACHE_BYTES, ChunkedData
 from sparsegen.errors import DataError, MissingExtraError
 from sparsegen.events import Column, Events
 from sparsegen.grid import Grid
@@ -110,7 +110,7 @@ class HDF5Reader(Reader):
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file: h5py.File | None = None
-        self._datasets: dict[str, h5py.Dataset] = {}
+        self._datasets: dict[str, ChunkedData] = {}
         self._process = 0
 
     @property
@@ -118,7 +118,7 @@ class HDF5Reader(Reader):
         """The open file of this process."""
         if self._file is None or self._process != os.getpid():
             try:
-                self._file, self._datasets = h5py.File(self.path, "r"), {}
+                self._file, self._datasets = h5py.File(self.path, "r", rdcc_nbytes=CACHE_BYTES), {}
             except OSError as error:
                 raise DataError(f"{self.path}: not a readable HDF5 file ({error}); copy or make it again") from None
             self._process = os.getpid()
@@ -129,6 +129,9 @@ class HDF5Reader(Reader):
 
     def dataset(self, key: str) -> h5py.Dataset:
         """A dataset that must exist."""
+        return self._chunked(key).data
+
+    def _chunked(self, key: str) -> ChunkedData:
         file = self.file
         if key in self._datasets:
             return self._datasets[key]
@@ -136,22 +139,26 @@ class HDF5Reader(Reader):
         if not isinstance(found, h5py.Dataset):
             raise DataError(f"{self.path}: key {key!r} is missing; it has {', '.join(sorted(self.file)) or 'no keys'}")
         _need_filters(self.path, key, found)
-        self._datasets[key] = found
-        return found
+        self._datasets[key] = ChunkedData(found)
+        return self._datasets[key]
 
     def array(self, key: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
         """Rows ``start:stop`` of a dataset; a damaged chunk names its file, key and rows."""
-        data = self.dataset(key)
+        start, stop, _ = slice(start, stop).indices(len(self.dataset(key)))
+        values = self._rows(key, start, stop)
+        return values if values.flags.writeable else values.copy()
+
+    def _rows(self, key: str, start: int, stop: int) -> NDArray[Any]:
+        """Rows of a dataset, which may not be writable."""
         try:
-            return np.asarray(data[start:stop])
+            return self._chunked(key).block(((start, stop),))
         except OSError as error:
-            end = len(data) if stop is None else stop
-            raise self._damaged(key, start, end, error) from None
+            raise self._damaged(key, start, stop, error) from None
 
     def pieces_of(self, key: str, start: int, stop: int) -> Iterator[tuple[int, NDArray[Any]]]:
-        """Rows ``start:stop`` of a table, some columns at a time; see :func:`column_pieces`."""
+        """Rows ``start:stop`` of a table, some columns at a time; see :meth:`ChunkedData.column_pieces`."""
         try:
-            yield from column_pieces(self.dataset(key), start, stop)
+            yield from self._chunked(key).column_pieces(start, stop)
         except OSError as error:
             raise self._damaged(key, start, stop, error) from None
 
@@ -163,9 +170,23 @@ class HDF5Reader(Reader):
 
     def joined(self, key: str, runs: Sequence[tuple[int, int]], take: NDArray[np.int64] | None) -> NDArray[Any]:
         """Some rows of a dataset with one row an event, as :meth:`Reader.read` means them."""
-        parts = [self.array(key, start, stop) for start, stop in runs]
-        joined = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        return joined if take is None else joined.take(take, axis=0)
+        data, covered = self.dataset(key), sum(stop - start for start, stop in runs)
+        if take is None:
+            take = np.arange(covered)
+        joined = np.empty((len(take), *data.shape[1:]), dtype=data.dtype)
+        # Each run goes to its place at once, so that no second copy of them all is held
+        place = np.full(covered, -1)
+        place[take] = np.arange(len(take))
+        at = 0
+        for start, stop in runs:
+            values, to = self._rows(key, start, stop), place[at : at + stop - start]
+            wanted = slice(None) if (to >= 0).all() else to >= 0
+            joined[to[wanted]] = values[wanted]
+            at += stop - start
+        # Rows that are wanted more than once
+        again = np.flatnonzero(place[take] != np.arange(len(take)))
+        joined[again] = joined[place[take[again]]]
+        return joined
 
 
 def _need_filters(path: Path, key: str, data: h5py.Dataset) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sparsegen.data import chunks
-from sparsegen.data.chunks import column_pieces
+from sparsegen.data.chunks import CACHE_BYTES, ChunkedData
 
 STORED = {
     "contiguous": {},
@@ -23,7 +23,7 @@ STORED = {
 
 
 def joined(data: h5py.Dataset, start: int, stop: int) -> np.ndarray:
-    parts = [(first, values.copy()) for first, values in column_pieces(data, start, stop)]
+    parts = [(first, values.copy()) for first, values in ChunkedData(data).column_pieces(start, stop)]
     assert [first for first, _ in parts] == np.cumsum([0] + [v.shape[1] for _, v in parts])[:-1].tolist()
     return np.concatenate([values for _, values in parts], axis=1)
 
@@ -40,6 +40,44 @@ def test_pieces_are_the_table(
         data = file.create_dataset("a", data=values, **STORED[stored])
         for start, stop in [(0, 8), (8, 16), (32, 37), (0, 37), (5, 6), (6, 20), (3, 3)]:
             assert np.array_equal(joined(data, start, stop), values[start:stop])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"chunks": (8, 4, 3)}, {"chunks": (8, 5, 4), "compression": "gzip"}, {"chunks": (8, 2, 3), "compression": 4}],
+)
+def test_blocks_of_any_number_of_axes_are_those_of_h5py(tmp_path: Path, options: dict[str, object]) -> None:
+    values = np.random.default_rng(0).random((37, 5, 4))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        data = file.create_dataset("a", data=values, **options)
+        for start, stop in [(0, 8), (0, 7), (0, 2), (32, 37), (0, 37), (5, 6), (6, 20), (3, 3)]:
+            assert np.array_equal(ChunkedData(data).block([(start, stop)]), values[start:stop])
+            out = np.empty((stop - start, 2, 4))
+            assert ChunkedData(data).block([(start, stop), (1, 3)], out) is out
+            assert np.array_equal(out, values[start:stop, 1:3])
+
+
+@pytest.mark.parametrize("dtype", [bool, "S3", h5py.string_dtype(), np.dtype([("a", "f4"), ("b", "i8")]), "c8"])
+def test_other_types_than_numbers_are_read_as_h5py_does(tmp_path: Path, dtype: object) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        data = file.create_dataset("a", (20,), dtype, chunks=(8,), compression="gzip")
+        assert (ChunkedData(data).block([(0, 20)]) == data[:]).all()
+
+
+def test_what_is_small_is_read_in_order_without_inflating_its_chunk_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inflated = []
+    inflate = chunks.zlib.decompress
+    monkeypatch.setattr(chunks.zlib, "decompress", lambda *a, **k: inflated.append(1) or inflate(*a, **k))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        small = file.create_dataset("small", data=np.zeros((64, 8)), chunks=(64, 8), compression="gzip")
+        large = file.create_dataset("large", data=np.zeros((2, CACHE_BYTES)), chunks=(2, CACHE_BYTES), compression=1)
+        for row in range(64):
+            ChunkedData(small).block([(row, row + 1)])
+        assert not inflated
+        ChunkedData(large).block([(1, 2)])
+        assert inflated == [1]
 
 
 def test_chunks_that_were_never_written_hold_the_fill_value(tmp_path: Path) -> None:

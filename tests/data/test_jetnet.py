@@ -33,6 +33,23 @@ def test_both_forms_are_read_by_name(jetnet_file: File, masked: bool) -> None:
     assert events.condition[5].tolist() == [1005, 100]
 
 
+@pytest.mark.parametrize(
+    "take",
+    [None, [3, 1, 2], [0, 0, 4, 4, 1], list(range(44, -1, -1)), []],
+    ids=["all", "some", "some twice", "all backwards", "none"],
+)
+def test_rows_of_several_runs_come_in_the_order_asked_for(jetnet_file: File, take: list[int] | None) -> None:
+    reader = data.open(jetnet_file()).reader
+    runs = [(10, 33), (0, 5), (50, 67)]
+    rows = np.concatenate([np.arange(start, stop) for start, stop in runs])
+    events = reader.read(runs, None if take is None else np.array(take, dtype=np.int64))
+    expected = reader.read([(0, 70)])[torch.from_numpy(rows if take is None else rows[take])]
+    assert torch.equal(events.ids, expected.ids)
+    assert torch.equal(events.counts, expected.counts)
+    assert torch.equal(events.coords, expected.coords)
+    assert torch.equal(events.condition, expected.condition)
+
+
 def test_jets_written_are_jets_read(tmp_path: Path, make_points: Callable[..., Events]) -> None:
     events = make_points(40)
     data.write(events, tmp_path / "a.hdf5", format="jetnet")
