@@ -1,5 +1,5 @@
-// Exact linear assignment for batches of small cost matrices: augmenting row reduction, then shortest augmenting paths
-// (Jonker and Volgenant 1987), rectangular matrices as in Crouse 2016. Ties go to the lowest column.
+// Exact linear assignment for batches of small cost matrices: column reduction, one bid of every free row, then shortest
+// augmenting paths (Jonker and Volgenant 1987), rectangular matrices as in Crouse 2016.
 #pragma once
 
 #include "kernels/distance.inl"
@@ -48,7 +48,9 @@ class Assignment {
             row_of_[j] = -1;
             price_[j] = 0;
         }
-        const index_t left = reduce_rows();
+        // Columns may stay free, at price 0, where there are more of them.
+        if (n_ == m_) reduce_columns();
+        const index_t left = bid();
         for (index_t k = 0; k < left; ++k) augment(free_[k]);
         double total = 0;
         for (index_t i = 0; i < n_; ++i) total += row(i)[column_of_[i]];
@@ -58,9 +60,11 @@ class Assignment {
   private:
     static double lowest(Vec<double> values, Vec<double> indices, index_t* index) {
         const double value = smallest_lane<double>(values);
-        double first = __builtin_inf();
-        for (index_t lane = 0; lane < kLanes<double>; ++lane) {
-            if (values[lane] == value && indices[lane] < first) first = indices[lane];
+        unsigned lanes = equal_lanes<double>(values, broadcast(value));
+        double first = indices[__builtin_ctz(lanes)];
+        while (lanes &= lanes - 1) {
+            const double other = indices[__builtin_ctz(lanes)];
+            if (other < first) first = other;
         }
         *index = static_cast<index_t>(first);
         return value;
@@ -87,50 +91,66 @@ class Assignment {
             here += static_cast<double>(kLanes<double>);
         }
         const double value = lowest(best, at, column);
-        double runner_up = smallest_lane<double>(next);
-        for (index_t lane = 0; lane < kLanes<double>; ++lane) {
-            if (at[lane] != static_cast<double>(*column) && best[lane] < runner_up) runner_up = best[lane];
-        }
-        *second = runner_up;
+        // Lanes hold different columns: the winner is taken out of its own.
+        const auto won = at == broadcast(static_cast<double>(*column));
+        *second = smallest_lane<double>(least(next, won ? infinity : best));
         return value;
     }
 
-    // Each free row bids for its cheapest column up to the price of the second cheapest, twice around; returns how
-    // many rows stay free. Bids that gain nothing wait for the augmenting phase, so rounding cannot make it endless.
-    index_t reduce_rows() {
-        index_t waiting = n_;
-        for (index_t i = 0; i < n_; ++i) free_[i] = i;
-        for (int pass = 0; pass < 2; ++pass) {
-            index_t left = 0, budget = 4 * n_;
-            for (index_t k = 0; k < waiting; ++k) {
-                index_t i = free_[k];
-                while (i >= 0) {
-                    index_t j = 0;
-                    double second = 0;
-                    const double first = cheapest(i, &j, &second);
-                    const double before = price_[j];
-                    if (second < __builtin_inf()) price_[j] -= second - first;
-                    const bool gained = price_[j] < before;
-                    const index_t displaced = row_of_[j];
-                    if (displaced >= 0 && !gained) {
-                        free_[left++] = i;
-                        break;
-                    }
-                    column_of_[i] = j;
-                    row_of_[j] = i;
-                    i = displaced;
-                    if (i >= 0) {
-                        column_of_[i] = -1;
-                        if (--budget <= 0) {
-                            free_[left++] = i;
-                            break;
-                        }
-                    }
-                }
+    // Every column takes the price of its cheapest row, and is given to it if that has none yet.
+    void reduce_columns() {
+        double* price = price_.data();
+        double* cheapest_row = previous_.data();
+        for (index_t j = 0; j < width_; j += kLanes<double>) {
+            Vec<double> best = load(row(0) + j), at = broadcast(0.0), here = at;
+            for (index_t i = 1; i < n_; ++i) {
+                here += 1.0;
+                const Vec<double> value = load(row(i) + j);
+                const auto better = value < best;
+                at = better ? here : at;
+                best = better ? value : best;
             }
-            waiting = left;
+            store<double>(price + j, best);
+            store<double>(cheapest_row + j, at);
         }
-        return waiting;
+        for (index_t j = m_; j < width_; ++j) price[j] = 0;
+        for (index_t j = 0; j < m_; ++j) {
+            const index_t i = static_cast<index_t>(cheapest_row[j]);
+            if (column_of_[i] < 0) match(i, j);
+        }
+    }
+
+    // Each row without a column bids once for its cheapest, up to the price of the second cheapest, and displaces the
+    // row that held it; returns how many rows are left free. More rounds cost more than the paths that they save.
+    index_t bid() {
+        index_t waiting = 0, left = 0;
+        for (index_t i = 0; i < n_; ++i) {
+            if (column_of_[i] < 0) free_[waiting++] = i;
+        }
+        for (index_t k = 0; k < waiting; ++k) {
+            const index_t i = free_[k];
+            index_t j = 0;
+            double second = 0;
+            const double first = cheapest(i, &j, &second);
+            const double before = price_[j];
+            if (second < __builtin_inf()) price_[j] -= second - first;
+            const index_t displaced = row_of_[j];
+            if (displaced >= 0 && !(price_[j] < before)) {
+                free_[left++] = i;
+                continue;
+            }
+            match(i, j);
+            if (displaced >= 0) {
+                column_of_[displaced] = -1;
+                free_[left++] = displaced;
+            }
+        }
+        return left;
+    }
+
+    void match(index_t i, index_t j) {
+        column_of_[i] = j;
+        row_of_[j] = i;
     }
 
     // Shortest path over reduced costs from a free row to a free column, then the prices that keep it optimal.
@@ -178,8 +198,7 @@ class Assignment {
         for (index_t j = sink;;) {
             const index_t owner = static_cast<index_t>(previous[j]);
             const index_t next = column_of_[owner];
-            column_of_[owner] = j;
-            row_of_[j] = owner;
+            match(owner, j);
             if (owner == start) break;
             j = next;
         }

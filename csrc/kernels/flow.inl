@@ -2,7 +2,7 @@
 // strongly feasible, so that degenerate pivots cannot cycle (Cunningham 1976; Ahuja, Magnanti and Orlin 1993, ch. 11).
 #pragma once
 
-#include "kernels/distance.inl"
+#include "kernels/assignment.inl"
 
 namespace sparsegen::SPARSEGEN_ISA {
 
@@ -214,6 +214,14 @@ class Flow {
     Buffer<bool> upward_;
 };
 
+// Whether all are the same finite number.
+inline bool all_equal(const double* values, index_t n) {
+    for (index_t k = 1; k < n; ++k) {
+        if (values[k] != values[0]) return false;
+    }
+    return values[0] * 0 == 0;
+}
+
 // The earth mover's distance of every set of a to every set of b, (a_count, b_count). With unmatched < 0 each set has
 // mass one; otherwise masses are as given and what one side has more costs `unmatched` a unit. Returns -1, or the
 // number of the first pair whose points or masses are not finite.
@@ -229,7 +237,8 @@ index_t pairwise_flow(const double* a, const index_t* a_offsets, const double* a
         Packed<double> targets(b, b_offsets, b_count, dim);
         const double cost = each * static_cast<double>(a_count * b_count);
         parallel_for(a_count * b_count, threads, cost, [&](index_t begin, index_t end) {
-            Flow solver;
+            Flow flow;
+            Assignment assignment;
             for (index_t pair = begin; pair < end; ++pair) {
                 const index_t i = pair / b_count, j = pair % b_count;
                 if (symmetric && i >= j) {
@@ -247,29 +256,39 @@ index_t pairwise_flow(const double* a, const index_t* a_offsets, const double* a
                     totals[pair] = have == want ? 0 : (unit ? __builtin_inf() : unmatched * (have + want));
                     continue;
                 }
-                const double more = unit ? 0 : have - want;
-                const bool extra_row = more < 0, extra_column = more > 0;
-                solver.reset(rows + extra_row, columns + extra_column);
-                const index_t width = targets.width(j);
-                for (index_t r = 0; r < rows; ++r) {
+                const auto fill = [&](index_t r, double* costs) {
                     const double* x = a + (a_offsets[i] + r) * dim;
-                    double* costs = solver.row(r);
+                    const index_t width = targets.width(j);
                     for (index_t c = 0; c < width; c += kLanes<double>) {
                         Vec<double> squares[1];
                         metric.template squared<1>(&x, targets.event(j), width, c, squares);
                         store<double>(costs + c, squares[0]);
                     }
                     for (index_t c = 0; c < columns; ++c) costs[c] = __builtin_sqrt(costs[c]);
-                    if (extra_column) costs[columns] = unmatched;
-                    solver.supply(r) = unit ? from[r] / have : from[r];
+                };
+                if (rows == columns && all_equal(from, rows) && all_equal(to, columns) && (unit || *from == *to)) {
+                    // Points of one mass on both sides: some best plan is a matching.
+                    assignment.reset(rows, columns);
+                    for (index_t r = 0; r < rows; ++r) fill(r, assignment.row(r));
+                    const double share = unit ? 1 / static_cast<double>(rows) : *from;
+                    totals[pair] = assignment.finite() ? assignment.solve() * share : __builtin_nan("");
+                    continue;
                 }
-                for (index_t c = 0; c < columns; ++c) solver.demand(c) = unit ? to[c] / want : to[c];
-                if (extra_column) solver.demand(columns) = more;
+                const double more = unit ? 0 : have - want;
+                const bool extra_row = more < 0, extra_column = more > 0;
+                flow.reset(rows + extra_row, columns + extra_column);
+                for (index_t r = 0; r < rows; ++r) {
+                    fill(r, flow.row(r));
+                    if (extra_column) flow.row(r)[columns] = unmatched;
+                    flow.supply(r) = unit ? from[r] / have : from[r];
+                }
+                for (index_t c = 0; c < columns; ++c) flow.demand(c) = unit ? to[c] / want : to[c];
+                if (extra_column) flow.demand(columns) = more;
                 if (extra_row) {
-                    for (index_t c = 0; c < columns; ++c) solver.row(rows)[c] = unmatched;
-                    solver.supply(rows) = -more;
+                    for (index_t c = 0; c < columns; ++c) flow.row(rows)[c] = unmatched;
+                    flow.supply(rows) = -more;
                 }
-                totals[pair] = solver.solve();
+                totals[pair] = flow.solve();
             }
         });
     });

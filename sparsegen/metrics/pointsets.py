@@ -37,7 +37,6 @@ from sparsegen.metrics.protocol import Protocol, resolve
 from sparsegen.metrics.recent import Recent, digest
 from sparsegen.metrics.resampling import cut, floor_at, subsampled_error
 from sparsegen.result import Result
-from sparsegen.transport import emd
 
 __all__ = [
     "cov_cd",
@@ -56,10 +55,6 @@ Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 LARGEST = {"cd": 1000, "emd": 200}
 """Sets a side, at most: all pairs of them are compared."""
-MATCHED = 40
-"""Points above which matching sets of equal size one to one beats the transport of masses; the distance is the same."""
-ROWS = 2_000_000
-"""Points that a chunk of pairs holds, at most."""
 
 
 def minimum_matching_distance(distance: ArrayLike) -> float:
@@ -118,27 +113,8 @@ def pairwise_distances(a: Events, b: Events | None, kind: str) -> Array:
         return (forward + backward).numpy()
     if kind != "emd":
         raise ConfigError(unknown_name("distance of point sets", kind, ("cd", "emd")))
-    target = a if b is None else b
-    points = int(a.counts[0])
-    if points > MATCHED and bool((a.counts == points).all()) and bool((target.counts == points).all()):
-        return _matched(a, b)
     other = (None, None) if b is None else (b.positions, b.offsets)
     return kernels.pairwise_emd(a.positions, a.offsets, *other, period=_period(a)).numpy()
-
-
-def _matched(a: Events, b: Events | None) -> Array:
-    """Earth mover's distances of sets of equal size: the best one-to-one matching of points."""
-    target = a if b is None else b
-    i, j = (x.ravel() for x in np.indices((len(a), len(target))))
-    if b is None:
-        i, j = i[i < j], j[i < j]
-    out = np.zeros((len(a), len(target)))
-    size = max(1, ROWS // max(1, 2 * int(a.counts[0])))
-    for start in range(0, len(i), size):
-        some = slice(start, start + size)
-        left, right = a[torch.from_numpy(i[some])], target[torch.from_numpy(j[some])]
-        out[i[some], j[some]] = emd(left.to(torch.float64), right.to(torch.float64)).numpy()
-    return out + out.T if b is None else out
 
 
 def _period(events: Events) -> tuple[float, ...] | None:

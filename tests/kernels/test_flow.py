@@ -3,6 +3,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 from sparsegen.errors import ConfigError, DataError
@@ -42,6 +43,27 @@ def test_both_engines_agree_for_any_masses_and_any_price_of_what_is_unmatched(le
         for engine in ("native", "scipy")
     ]
     assert torch.allclose(*found, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("mass", [None, 0.3])
+def test_as_many_points_of_one_mass_cost_what_their_best_matching_does(engine, mass, level):
+    counts = [1, 2, 7, 33]
+    (a, offsets, _), (b, _, _) = ragged(counts, 5), ragged(counts, 6)
+    masses = (
+        {}
+        if mass is None
+        else {
+            "a_masses": torch.full((len(a),), mass, dtype=a.dtype),
+            "b_masses": torch.full((len(b),), mass, dtype=b.dtype),
+        }
+    )
+    found = pairwise_emd(a, offsets, b, offsets, unmatched=None if mass is None else 2.0, engine=engine, **masses)
+    for k, n in enumerate(counts):
+        own = slice(*offsets[k : k + 2])
+        cost = cdist(a[own], b[own])
+        best = cost[linear_sum_assignment(cost)].sum() * (1 / n if mass is None else mass)
+        assert float(found[k, k]) == pytest.approx(best, rel=1e-9)
 
 
 @native
