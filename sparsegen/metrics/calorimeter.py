@@ -29,7 +29,7 @@ from sparsegen.metrics.inputs import EventsLike, additive_column, warn_small
 from sparsegen.metrics.kernel_mmd import kpd
 from sparsegen.metrics.metric import TooFewError, metric
 from sparsegen.metrics.protocol import Protocol, resolve
-from sparsegen.metrics.resampling import counted, floor_at, quadratic_error, shrunk_error, split_halves
+from sparsegen.metrics.resampling import counted, floor_at, magnitude_error, quadratic_error, split_halves
 from sparsegen.result import Result
 
 __all__ = [
@@ -280,9 +280,9 @@ def _response(
     }
     warn_small(name, min(len(x), len(y)), 100, note)
     pick = lambda z: z[rng.integers(len(z), size=len(z))]
-    again = np.array([[difference(pick(x), pick(y))] for _ in range(setting.resamples)])
+    again = np.array([difference(pick(x), pick(y)) for _ in range(setting.resamples)])
     value = difference(x, y)
-    error = shrunk_error(np.array([value]), again, np.ones(1), deviations=1.5)
+    error = magnitude_error(value, again)
     return Result(name, abs(float(value)), error, len(x), note, float(np.mean(floors)), pair[0].invalid)
 
 

@@ -13,7 +13,7 @@ from sparsegen.events import Events
 from sparsegen.metrics.inputs import EventsLike, check_comparable, warn_small
 from sparsegen.metrics.observations import Observable, Observations
 from sparsegen.metrics.protocol import Protocol, resolve
-from sparsegen.metrics.resampling import counted, shrunk_error
+from sparsegen.metrics.resampling import counted
 from sparsegen.metrics.wasserstein import Pair
 from sparsegen.result import Result
 
@@ -48,12 +48,14 @@ def compare_w1(
 ) -> Result:
     r"""W1 of an observable, averaged over its values.
 
-    The error comes from a bootstrap over the events of each side (hits of one event stay together) around a difference
-    of distribution functions that is first drawn towards zero by its noise: see :func:`shrunk_error`. Under a protocol
-    with batches it is the standard deviation over them. The floor is the mean over random splits of the reference into
-    two disjoint halves of ``h`` events, times :math:`\sqrt{(1/n + 1/m) / (2/h)}`: W1 between samples of one law falls
-    with exactly this rate, so that the floor is that of the sizes compared. Under a protocol with batches it is that
-    protocol run on the two halves.
+    The error is that of the delta method, from the influence of each event (hits of one event stay together): see
+    :attr:`Pair.variance`. For samples of one law, where W1 is no smooth function of them, it is larger than the spread
+    and smaller where the value is: 1.96 errors still hold the mean in about 97 of 100 repetitions. Under a protocol
+    with batches the error is the standard deviation over them.
+
+    The floor is the mean over random splits of the reference into two disjoint halves of ``h`` events, times
+    :math:`\sqrt{(1/n + 1/m) / (2/h)}`: W1 between samples of one law falls with exactly this rate, so that the floor is
+    that of the sizes compared. Under a protocol with batches it is that protocol run on the two halves.
 
     Args:
         name: Name of the result.
@@ -89,10 +91,8 @@ def compare_w1(
     }
     if setting.events is None:
         per_value = pair.whole
-        drawn = lambda k: counted(rng.integers(k, size=(k,)), k)
-        again = np.array([pair.steps(drawn(n), drawn(m)) for _ in range(setting.resamples)])
-        error = shrunk_error(pair.difference, again, pair.widths) if min(n, m) > 1 else math.nan
-        note["error"] = f"{setting.resamples} bootstrap resamples of the events"
+        error = math.sqrt(pair.variance)
+        note["error"] = "delta method, from each event's influence"
     else:
         batches = _batched(pair, (n, m), setting, rng)
         per_value = batches.mean(0)

@@ -11,7 +11,8 @@ References:
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,18 +26,27 @@ from sparsegen.metrics.inputs import EventsLike, warn_small
 from sparsegen.metrics.metric import TooFewError, metric
 from sparsegen.metrics.observables import summary_features
 from sparsegen.metrics.protocol import Protocol, resolve
-from sparsegen.metrics.resampling import between, shrunk, split_halves
+from sparsegen.metrics.resampling import scale_variance, split_halves, squared_error
 from sparsegen.result import Result
 
-__all__ = ["efp_features", "fpd", "frechet", "frechet_distance", "frechet_infinity"]
+__all__ = [
+    "ERROR",
+    "Linear",
+    "efp_features",
+    "fpd",
+    "frechet",
+    "frechet_distance",
+    "frechet_infinity",
+    "linear_frechet",
+]
 
 Array = NDArray[np.float64]
 
-SHRINKAGE = 1.5
-"""Standard deviations of noise taken off the moments' differences: squares need more than magnitudes, or their error
-would follow their value."""
 ROWS = 4096
 """Rows that are centred at a time."""
+RANK = 1e-6
+"""Standard deviations, over the largest, below which a direction counts as constant."""
+ERROR = "delta method, and a part of its mean between real samples"
 PUBLISHED = {"jetnet0.2": 20_000, "calochallenge": 10_000}
 """The smallest batch of the published protocols."""
 
@@ -58,15 +68,17 @@ def frechet_distance(mean_1: ArrayLike, cov_1: ArrayLike, mean_2: ArrayLike, cov
             f"frechet_distance: means {m1.shape} and {m2.shape}, covariances {s1.shape} and {s2.shape}; "
             "expected (F,) and (F, F) on both sides"
         )
-    overlap = np.linalg.svd(_factor(s1).T @ _factor(s2), compute_uv=False).sum()
+    overlap = np.linalg.svd(_factor(s1)[0].T @ _factor(s2)[0], compute_uv=False).sum()
     step = m1 - m2
     return float(step @ step + np.trace(s1) + np.trace(s2) - 2 * overlap)
 
 
-def _factor(covariance: Array) -> Array:
-    """``L`` with ``L L^T`` the covariance, whose rounding below zero is cut."""
+def _factor(covariance: Array) -> tuple[Array, Array]:
+    """``L`` with ``L L^T`` the covariance, whose rounding below zero is cut, and its pseudo-inverse."""
     values, vectors = np.linalg.eigh(covariance)
-    return vectors * np.sqrt(np.maximum(values, 0))
+    roots = np.sqrt(np.maximum(values, 0))
+    seen = roots > RANK * roots.max()
+    return vectors * roots, (vectors * np.divide(1.0, roots, out=np.zeros_like(roots), where=seen)).T
 
 
 def _weighted(x: Array, weights: Array) -> tuple[Array, Array]:
@@ -154,36 +166,61 @@ def _scaled(pair: tuple[FeatureSample, FeatureSample], by: str) -> tuple[Array, 
     return generated / scale, reference / scale
 
 
-def _error(x: Array, y: Array, resamples: int, rng: np.random.Generator) -> float:
-    """Standard deviation of the Fréchet distance, from bootstraps around moments apart, drawn together and equal."""
-    if min(len(x), len(y)) < 4:
-        return math.nan
-    ours, theirs = (_weighted(z, np.ones(len(z))) for z in (x, y))
-    draws = [[_weighted(z, _draws(rng, len(z), len(z))) for z in (x, y)] for _ in range(resamples)]
-    spreads = [np.std([mine[i] - other[i] for mine, other in draws], axis=0, ddof=1) for i in range(2)]
+class Linear(NamedTuple):
+    """A squared distance of two samples and how it answers to them."""
 
-    def around(deviations: float | None) -> Array:
-        # Where the generated moments would be without the part of their difference that noise explains, or without any.
-        apart = [ours[i] - theirs[i] for i in range(2)]
-        kept = [0.0 if deviations is None else shrunk(a, deviations * s) for a, s in zip(apart, spreads, strict=True)]
-        moved = [k - a for k, a in zip(kept, apart, strict=True)]
-        return np.array([frechet_distance(mine[0] + moved[0], mine[1] + moved[1], *other) for mine, other in draws])
-
-    near, far = (float(np.std(around(deviations), ddof=1)) for deviations in (SHRINKAGE, 0.0))
-    floor = float(np.mean(around(None)))
-    return between(near, far, frechet_distance(*ours, *theirs) - floor)
+    value: float
+    variance: float
+    """Of the value, by the delta method."""
+    by_scale: Array
+    """Derivative by the logarithm of each feature's scale ``(F,)``."""
 
 
-def _floor(x: Array, y: Array, setting: Protocol, seed: int, statistic: Any) -> tuple[float, str]:
-    """The distance between samples of one law, and how it was measured."""
+def linear_frechet(x: Array, y: Array, *, own_scale: bool = False) -> Linear:
+    r"""The Fréchet distance and its variance from each event's influence.
+
+    With the transport map :math:`A \Sigma_1 A = \Sigma_2` an event x of the first side moves the distance by
+    :math:`(2 (\mu_1 - \mu_2)^T \tilde x + \tilde x^T (1 - A) \tilde x) / n` less its mean, where
+    :math:`\tilde x = x - \mu_1`, and one of the second side likewise with the inverse map.
+
+    Args:
+        x: ``(n, F)``.
+        y: ``(m, F)``.
+        own_scale: Features are in units of their spread over y, which then moves with y.
+    """
+    n, m = len(x), len(y)
+    (m1, s1), (m2, s2) = (_weighted(z, np.ones(len(z))) for z in (x, y))
+    (l1, inverse1), (l2, inverse2) = _factor(s1), _factor(s2)
+    u, overlap, vt = np.linalg.svd(l1.T @ l2)
+    one = np.eye(len(m1))
+    there, back = one - l2 @ vt.T @ u.T @ inverse1, one - l1 @ u @ vt @ inverse2
+    step = m1 - m2
+    value = float(step @ step + np.trace(s1) + np.trace(s2) - 2 * overlap.sum())
+    by_scale = -2 * (step**2 + np.diag(there @ s1) + np.diag(back @ s2))
+    spread = np.diag(s2)
+    by_square = by_scale / np.where(spread > 0, 2 * spread, 1.0) if own_scale else np.zeros_like(spread)
+    variance = _variance(x - m1, 2 * step, there, n) + _variance(y - m2, -2 * step, back + np.diag(by_square), m)
+    return Linear(value, variance, by_scale)
+
+
+def _variance(centred: Array, linear: Array, square: Array, n: int) -> float:
+    """Variance of the mean over rows of a quadratic form of theirs."""
+    return float((centred @ linear + ((centred @ square) * centred).sum(1)).var(ddof=1)) / n
+
+
+def _between_reals(
+    x: Array, y: Array, setting: Protocol, seed: int, statistic: Callable[[Array, Array], tuple[float, float]]
+) -> tuple[float, float, str]:
+    """Distance and its variance, as the delta method has it, for samples of one law; and how they were measured."""
     half = len(y) // 2
     if half < 2:
-        return math.nan, f"not measured: {len(y)} reference events are too few to split"
+        return math.nan, math.nan, f"not measured: {len(y)} reference events are too few to split"
     halves = split_halves(len(y), setting.pairs, np.random.default_rng([seed, 1]))
     # The mean of a squared distance between samples of one law falls as 1 / n.
     scale = (1 / len(x) + 1 / len(y)) / (2 / half)
     note = f"mean of {setting.pairs} splits of the reference into halves of {half}, scaled to the sizes compared"
-    return float(np.mean([statistic(y[a], y[b]) for a, b in halves]) * scale), note
+    floor, variance = np.mean([statistic(y[a], y[b]) for a, b in halves], axis=0)
+    return float(floor * scale), float(variance * scale**2), note
 
 
 @metric("frechet", fast=True)
@@ -207,8 +244,8 @@ def frechet(
     setting = resolve(protocol)
     pair = collect_pair(generated, reference, features, invalid=setting.invalid)
     x, y = _scaled(pair, "spread")
-    error = _error(x, y, setting.resamples, np.random.default_rng([seed, 2]))
-    floor, how = _floor(x, y, setting, seed, _distance)
+    found = linear_frechet(x, y, own_scale=True)
+    floor, null, how = _between_reals(x, y, setting, seed, lambda a, b: linear_frechet(a, b, own_scale=True)[:2])
     note: dict[str, Any] = {
         "name": "whole",
         "events": [len(x), len(y)],
@@ -216,11 +253,12 @@ def frechet(
         "scaling": "standard deviation over the reference",
         "reference_invalid": pair[1].invalid,
         "seed": seed,
-        "error": f"{setting.resamples} bootstrap resamples around moments as they are and shrunk",
+        "error": ERROR,
         "floor": how,
     }
     warn_small("frechet", min(len(x), len(y)), 10 * x.shape[1], note)
-    return Result("frechet", _distance(x, y), error, len(x), note, floor, pair[0].invalid)
+    error = squared_error(found.variance, null)
+    return Result("frechet", found.value, error, len(x), note, floor, pair[0].invalid)
 
 
 @metric("fpd", needs=("jets",))
@@ -236,7 +274,8 @@ def fpd(
 
     Features are divided by their largest magnitude in the reference. Under the protocol ``jetnet0.2`` batches have
     20,000 to 50,000 events, drawn with replacement, and the error is that of the fit; otherwise the largest batch is
-    the smaller sample and the error is that of sampling.
+    the smaller sample and the error is that of sampling. It takes the scale as given, which all samples share that are
+    held against one reference; the protocol's ``scale_error`` is what another reference would add.
 
     Args:
         generated: Generated jets.
@@ -255,12 +294,12 @@ def fpd(
     if smallest < 2:
         raise TooFewError(f"fpd: {len(x)} generated and {len(y)} reference jets are too few; use 10,000 or more")
 
-    def statistic(a: Array, b: Array) -> float:
-        return frechet_infinity(a, b, smallest=smallest, largest=largest, batches=batches, seed=seed)[0]
+    def statistic(a: Array, b: Array) -> tuple[float, float]:
+        value, _ = frechet_infinity(a, b, smallest=smallest, largest=largest, batches=batches, seed=seed)
+        return value, 0.0 if published else linear_frechet(a, b).variance
 
-    value, fit_error = frechet_infinity(x, y, smallest=smallest, largest=largest, batches=batches, seed=seed)
-    error = fit_error if published else _error(x, y, setting.resamples, np.random.default_rng([seed, 2]))
-    floor, how = _floor(x, y, Protocol(pairs=2) if published else setting, seed, statistic)
+    value, error = frechet_infinity(x, y, smallest=smallest, largest=largest, batches=batches, seed=seed)
+    floor, null, how = _between_reals(x, y, Protocol(pairs=2) if published else setting, seed, statistic)
     note: dict[str, Any] = {
         "name": setting.name,
         "events": [smallest, largest],
@@ -271,10 +310,12 @@ def fpd(
         "scaling": "largest magnitude in the reference",
         "reference_invalid": pair[1].invalid,
         "seed": seed,
-        "error": "of the fit"
-        if published
-        else f"{setting.resamples} bootstrap resamples around moments as they are and shrunk",
+        "error": "of the fit" if published else ERROR,
         "floor": how,
     }
+    if not published:
+        found = linear_frechet(x, y)
+        error = squared_error(found.variance, null)
+        note["scale_error"] = math.sqrt(scale_variance(y, found.by_scale, np.random.default_rng([seed, 2])))
     warn_small("fpd", min(len(x), len(y)), 50_000 if published else 1000, note)
     return Result("fpd", value, error, len(x), note, floor, pair[0].invalid)

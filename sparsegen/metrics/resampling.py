@@ -9,19 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "between",
     "counted",
     "cut",
     "floor_at",
+    "magnitude_error",
     "quadratic_error",
-    "shrunk",
-    "shrunk_error",
+    "scale_variance",
     "split_halves",
+    "squared_error",
     "subsampled_error",
 ]
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
+BLOCKS = 10
+"""Blocks of a sample whose largest values are compared."""
 
 
 def subsampled_error(
@@ -53,49 +55,76 @@ def subsampled_error(
     return float(np.std(values, ddof=1) * math.sqrt(own / drawn))
 
 
-def shrunk(difference: Array, spread: Array) -> Array:
-    """A difference drawn towards zero by the spread of its noise, entry by entry.
+def magnitude_error(difference: float, resampled: Array, deviations: float = 1.5) -> float:
+    r"""Standard deviation of a magnitude :math:`|D|`, from bootstrap resamples of D.
 
-    Noise alone makes a difference as large as its spread. A bootstrap around the difference itself would overstate the
-    error of a statistic that has a kink or a minimum at zero, such as a magnitude or a square; around the shrunk one it
-    is right for samples of one law, and for samples that are far apart.
+    A bootstrap around D itself overstates the error near zero, where the magnitude has a kink; around D drawn towards
+    zero by its noise it is right there, and too small beyond. The larger of the two counts, but no further than half
+    the excess over the mean of noise alone: a value that two of the smaller errors tell from that shall not seem to
+    agree with it.
+
+    Args:
+        difference: D.
+        resampled: D in the resamples ``(B,)``.
+        deviations: Standard deviations of noise that D is drawn by.
 
     References:
         Inference on directionally differentiable functions, Fang, Santos, 2019, https://arxiv.org/abs/1404.3763
     """
-    return np.sign(difference) * np.maximum(np.abs(difference) - spread, 0.0)
-
-
-def between(near: float, far: float, excess: float) -> float:
-    """The error of a statistic that is not smooth at zero, from those that hold near its floor and far from it.
-
-    The one of the shrunk difference is right for samples of one law and too small beyond, the bootstrap's own is right
-    beyond and too large for one law. The larger counts, but no further than half the excess over the floor: a value
-    that two of the smaller errors tell from its floor shall not seem to agree with it.
-
-    Args:
-        near: Standard deviation around the shrunk difference.
-        far: Standard deviation around the difference itself.
-        excess: The value less its mean over samples of one law.
-    """
-    return max(near, min(far, excess / 2))
-
-
-def shrunk_error(difference: Array, resampled: Array, widths: Array, deviations: float = 1.0) -> float:
-    r"""Standard deviation of a sum of magnitudes :math:`\sum_g w_g |D_g|`, from bootstrap resamples of D.
-
-    Args:
-        difference: D ``(G,)``; it is :func:`shrunk` first, see :func:`between`.
-        resampled: D in the resamples ``(B, G)``.
-        widths: w ``(G,)``.
-        deviations: Standard deviations of noise that D is shrunk by: more where few entries are summed, or the error
-            would follow the value.
-    """
     noise = resampled - difference
-    centre = shrunk(difference, deviations * noise.std(0, ddof=1))
-    near, far = (float((np.abs(place + noise) @ widths).std(ddof=1)) for place in (centre, difference))
-    excess = float(np.abs(difference) @ widths - (np.abs(noise) @ widths).mean())
-    return between(near, far, excess)
+    kept = math.copysign(max(abs(difference) - deviations * noise.std(ddof=1), 0.0), difference)
+    near, far = (float(np.abs(centre + noise).std(ddof=1)) for centre in (kept, difference))
+    return max(near, min(far, (abs(difference) - float(np.abs(noise).mean())) / 2))
+
+
+def squared_error(variance: float, null: float) -> float:
+    r"""Standard deviation of a squared distance from its delta-method variance.
+
+    Far from zero that variance V is right. Between samples of one law the distance is a sum of squares
+    :math:`\sum_k \lambda_k z_k^2`, and V = :math:`4 \sum_k \lambda_k^2 z_k^2` has twice the true variance as its mean,
+    but vanishes where the value does. A sixteenth of that mean is added: 1.96 errors then hold the mean of one square
+    and of two in 95 of 100 draws, of ten in 98.
+
+    Args:
+        variance: V of the value.
+        null: Mean of V between samples of one law; NaN: not known, and nothing is added.
+
+    References:
+        The jackknife estimate of variance, Efron, Stein, 1981, https://doi.org/10.1214/aos/1176345462
+    """
+    return math.sqrt(variance + (0.0 if math.isnan(null) else null / 16))
+
+
+def scale_variance(reference: Array, by_scale: Array, rng: np.random.Generator, repeats: int = 4) -> float:
+    """Variance of a value because its features are divided by their largest magnitude in the reference.
+
+    The largest of n draws scatters as the largest of a part of them does, but for a factor (Fisher, Tippett, 1928): the
+    logarithms of the largest in each of ten blocks of the reference stand for it. A bootstrap cannot: it repeats the
+    largest event in 63 of 100 resamples.
+
+    Args:
+        reference: ``(n, F)`` features.
+        by_scale: Derivative of the value by the logarithm of each scale ``(F,)``.
+        rng: Where the blocks are drawn from.
+        repeats: Divisions into blocks.
+
+    References:
+        Limiting forms of the frequency distribution of the largest or smallest member of a sample, Fisher, Tippett,
+        1928, https://doi.org/10.1017/S0305004100015681
+    """
+    blocks = min(BLOCKS, len(reference) // 2)
+    if blocks < 2:
+        return math.nan
+    size = len(reference) // blocks
+    total = 0.0
+    for _ in range(repeats):
+        order = rng.permutation(len(reference))
+        largest = np.stack([np.abs(reference[order[i * size : (i + 1) * size]]).max(0) for i in range(blocks)])
+        # A feature that is zero throughout a block has no logarithm there; one that is zero everywhere has no effect.
+        least = np.where(largest > 0, largest, np.inf).min(0)
+        shift = np.log(np.where(np.isfinite(least), np.maximum(largest, least), 1.0)) @ by_scale
+        total += float(shift.var(ddof=1)) / repeats
+    return total
 
 
 def quadratic_error(bootstrap: NDArray[np.float64], null: NDArray[np.float64]) -> float:
