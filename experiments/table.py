@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from sparsegen.study.statistics import summarise
+from sparsegen.study.statistics import CSV_COLUMNS, summarise
 
 QUALITY = {
     "w1_mass": "W1 jet mass",
@@ -43,7 +43,11 @@ def main() -> None:
     options = parser.parse_args()
     groups: dict[Key, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
     with options.results.open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+        reader = csv.DictReader(file)
+        rows = list(reader)
+    missing = [name for name in CSV_COLUMNS if name not in (reader.fieldnames or ())]
+    if missing:
+        parser.error(f"{options.results} has no column {', '.join(missing)}: expected the results.csv of a study")
     many = len({row["data"] for row in rows}) > 1
     for row in rows:
         groups[row["data"] if many else "", row["model"], row["network"]][row["metric"]].append(row)
