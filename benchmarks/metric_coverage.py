@@ -64,13 +64,15 @@ def measure(name: str, size: int, step: float) -> dict[str, float]:
     value, error, floor = (np.array([getattr(r, key) for r in found]) for key in ("value", "error", "floor"))
     whole = np.hypot(error, [r.protocol.get("scale_error", 0.0) for r in found])
     covers = lambda truth, error=error: int((abs(value - truth) < 1.96 * error).sum())
+    # For samples of one law the floor is that mean, and known better.
+    mean = value.mean() if step else floor.mean()
     row = {
         "value": value.mean(),
         "floor": floor.mean(),
         "spread": value.std(ddof=1),
         "error": math.sqrt((error**2).mean()),
-        "covers_the_mean": covers(value.mean()),
-        "covers_with_the_scale": covers(value.mean(), whole),
+        "covers_the_mean": covers(mean),
+        "covers_with_the_scale": covers(mean, whole),
     }
     # The kernel distance is scaled by the largest value of the reference, which grows with the sample: no law's own.
     if step and name != "kpd":

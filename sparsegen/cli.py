@@ -10,6 +10,7 @@ import argparse
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -221,6 +222,8 @@ def _with_sections(arguments: Sequence[str]) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
+    shown = warnings.formatwarning
+    warnings.formatwarning = _one_line
     try:
         return _run(list(sys.argv[1:] if arguments is None else arguments))
     except SparsegenError as error:
@@ -230,6 +233,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader (`head`, `less`) has gone; nothing is left to say, not even at interpreter shutdown.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    finally:
+        warnings.formatwarning = shown
+
+
+def _one_line(message: Warning | str, *place: object, **more: object) -> str:
+    """A warning as errors are told, without the place in the code."""
+    return f"warning: {message}\n"
 
 
 if __name__ == "__main__":

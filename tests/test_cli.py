@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -280,6 +281,39 @@ def test_truncated_wrong_and_empty_files_are_named_before_any_training(
         refuses(run("train", config, "--data.name", path, "-o", tmp_path / "a"), path.name, *words)
         refuses(run("evaluate", path, "--reference", f"{toy}:test"), path.name)
     assert not (tmp_path / "a").exists()
+
+
+def test_evaluate_counts_bad_events_of_files_or_refuses_them_as_the_user_chose(
+    run: Run, toy: Path, tmp_path: Path
+) -> None:
+    events = data.open(f"{toy}:test")[:]
+    features, coords = events.features.clone(), events.coords.clone()
+    features[events.offsets[3]], features[events.offsets[5]], coords[events.offsets[7]] = math.nan, -1.0, math.inf
+    data.write(events.replace(features=features, coords=coords), tmp_path / "bad.h5")
+    given = ("evaluate", tmp_path / "bad.h5", "--reference", f"{toy}:train", "--metrics", "w1_mass")
+    code, _, _ = run(*given, "-o", tmp_path / "found.json")
+    assert code == 0
+    (found,) = json.loads((tmp_path / "found.json").read_text())["results"]
+    assert (found["invalid"], found["n"]) == (3, 37)
+    refuses(run(*given, "--invalid", "raise"), "row 3", "nan")
+    swapped = ("evaluate", f"{toy}:train", "--reference", tmp_path / "bad.h5", "--metrics", "w1_mass")
+    assert run(*swapped, "-o", tmp_path / "swapped.json")[0] == 0
+    (found,) = json.loads((tmp_path / "swapped.json").read_text())["results"]
+    assert found["protocol"]["reference_invalid"] == 3
+
+
+def test_warnings_of_commands_are_one_line_each(toy: Path) -> None:
+    arguments = ["evaluate", f"{toy}:test", "--reference", f"{toy}:train", "--metrics", "frechet"]
+    told = subprocess.run([sys.executable, "-m", "sparsegen", *arguments], capture_output=True, text=True, check=True)
+    assert told.stderr.startswith("warning: frechet: 40 events are few")
+    assert told.stderr.count("\n") == 1
+
+
+def test_evaluate_refuses_what_it_could_not_finish_before_it_starts(run: Run, toy: Path, tmp_path: Path) -> None:
+    given = ("evaluate", f"{toy}:test", "--reference", f"{toy}:train", "--metrics", "w1_mass")
+    refuses(run(*given, "-o", tmp_path / "no" / "found.json"), "no such folder")
+    refuses(run(*given, "--seed", "-1"), "seed -1")
+    refuses(run(*given, "--jetnet-stats", tmp_path), "g_mu.txt")
 
 
 def test_a_folder_with_another_config_is_refused_with_the_difference(run: Run, config: Path, tmp_path: Path) -> None:

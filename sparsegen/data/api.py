@@ -34,7 +34,7 @@ def open(
     shape: Sequence[int] | None = None,
     condition: Sequence[str] | Literal["all"] = (),
     classes: Sequence[str] = (),
-    check: bool = True,
+    check: bool | Literal["format"] = True,
 ) -> FileSource:
     """Open a data set for streaming.
 
@@ -46,7 +46,8 @@ def open(
         shape: Cells along each axis, over the range of the file's lattice.
         condition: Names of the file's conditions that events carry; ``all`` for all of them.
         classes: Names of the classes to keep; all by default.
-        check: Whether to read the whole file once and check it; the result is remembered for the process.
+        check: Whether to read the whole file once and check it; the result is remembered for the process. ``format``
+            checks what the format promises alone, and lets bad events through to who counts them.
 
     Returns:
         The source.
@@ -74,7 +75,7 @@ def open(
     if not reader.rows:
         raise DataError(f"{file}: holds no events; a data set needs at least one")
     if check:
-        check_reader(reader)
+        check_reader(reader, values=check != "format")
     names = reader.conditions if condition == "all" else condition
     return FileSource(reader, name, _rows(reader, split, classes), make_view(reader, view, shape, name), names)
 

@@ -23,18 +23,22 @@ class DataWarning(UserWarning):
     """Something odd in a file that does not keep it from being used; one line, as of an error."""
 
 
-def check_reader(reader: Reader) -> None:
+def check_reader(reader: Reader, *, values: bool = True) -> None:
     """Raise the first thing that is wrong with a file; a file that has not changed is read only once.
 
     Remarks are given as :class:`DataWarning`.
 
+    Args:
+        reader: Of the file.
+        values: Whether events themselves are looked at, too, or only what the format promises.
+
     Raises:
         DataError: Names the file, the key, the row and what to do.
     """
-    key = (type(reader).__name__, stamp(reader.path))
+    key = (f"{type(reader).__name__} {values}", stamp(reader.path))
     if key in _checked:
         return
-    for finding in findings(reader):
+    for finding in findings(reader) if values else reader.findings():
         if finding.error:
             raise DataError(str(finding))
         warnings.warn(str(finding), DataWarning, stacklevel=3)

@@ -74,7 +74,7 @@ def applicable(names: str | Sequence[str], events: Events, *, train: EventsLike 
         elif name not in METRICS:
             raise ConfigError(unknown_name("metric", name, (*METRICS, *GROUPS)))
         elif "train" in METRICS[name].needs and train is None:
-            raise ConfigError(f"metric {name!r} needs the training events; pass train=")
+            raise ConfigError(f"metric {name!r} needs the training events; pass train= (--train)")
         else:
             chosen[name] = METRICS[name]
     return list(chosen.values())
@@ -111,6 +111,8 @@ def evaluate(
         raise DataError(
             f"evaluate: {len(generated)} generated and {len(reference)} reference events; both must be above 0"
         )
+    if seed < 0:
+        raise ConfigError(f"evaluate: seed {seed}: expected 0 or more")
     results = []
     for metric in applicable(names, reference[0:1], train=train):
         extra = {"train": train} if "train" in metric.needs else {}

@@ -243,6 +243,8 @@ def frechet(
     """
     setting = resolve(protocol)
     pair = collect_pair(generated, reference, features, invalid=setting.invalid)
+    if min(map(len, pair)) < 2:
+        raise TooFewError(f"frechet: {len(pair[0])} generated and {len(pair[1])} reference events; use 2 or more")
     x, y = _scaled(pair, "spread")
     found = linear_frechet(x, y, own_scale=True)
     floor, null, how = _between_reals(x, y, setting, seed, lambda a, b: linear_frechet(a, b, own_scale=True)[:2])

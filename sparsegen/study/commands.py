@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich import box
 from rich.console import Console
@@ -159,7 +159,12 @@ def evaluate(
     for path in (output, plots):
         if path is not None and Path(path).exists() and not overwrite:
             raise DataError(f"{path} exists; choose another name or pass --overwrite")
+        if path is not None and not Path(path).parent.is_dir():
+            raise DataError(f"{path}: no such folder; make it first")
     setting = replace(resolve(protocol), invalid=invalid)
+    # Bad events are for the metrics to count, unless they shall stop the command.
+    check: Literal["format"] | bool = "format" if invalid == "leave_out" else True
+    judge = None if jetnet_stats is None else load_published(jetnet_stats, jet_type)
     drawn: Events | data.FileSource
     if Path(generated).is_dir():
         config, model = _trained(generated)
@@ -170,10 +175,10 @@ def evaluate(
     elif events is not None:
         raise ConfigError(f"evaluate: -n is for runs; {generated} holds as many events as it holds")
     else:
-        drawn = data.open(generated)
+        drawn = data.open(generated, check=check)
     probe = drawn[:1]
     shape = probe.grid.shape if probe.is_cells and probe.grid is not None and view is None else None
-    real = data.open(reference, view=view or ("image" if probe.is_cells else "points"), shape=shape)
+    real = data.open(reference, view=view or ("image" if probe.is_cells else "points"), shape=shape, check=check)
     if data_set is not None:
         check_data_set(real, data_set)
     known = None if train is None else data.open(train, view=real.view.name, shape=shape)
@@ -181,8 +186,8 @@ def evaluate(
         results = evaluate_samples(
             drawn, real, metrics, train=known, protocol=setting, seed=seed, starting=_say_how_long
         )
-        if jetnet_stats is not None:
-            net, statistics = load_published(jetnet_stats, jet_type)
+        if judge is not None:
+            net, statistics = judge
             results.append(fpnd(in_view_of(drawn, real), statistics, net, protocol=setting, seed=seed))
     _wide(results_table(results, f"{generated} against {reference} ({real.view})"))
     rows = published(results, data_set)
