@@ -12,7 +12,6 @@ small chunks that h5py chooses by itself. Ends with the bars and whether each is
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import torch
+from figures import Figures
 
 import sparsegen.data as data
 from sparsegen.kernels import active_cells
@@ -159,23 +159,7 @@ def peak_megabytes() -> float:
     raise RuntimeError("/proc/self/status has no VmHWM; this measurement needs Linux")
 
 
-RESULTS: dict[str, float | dict[str, float]] = {}
-BARS: list[dict[str, object]] = []
-
-
-def report(name: str, ratios: list[float]) -> float:
-    """Print a ratio with its spread, and keep it; returns its median."""
-    middle, low, high = statistics.median(ratios), min(ratios), max(ratios)
-    RESULTS[name] = {"median": round(middle, 3), "low": round(low, 3), "high": round(high, 3)}
-    print(f"{name}: {middle:.3g} ({low:.3g} to {high:.3g})", flush=True)
-    return middle
-
-
-def bar(name: str, value: float, least: float | None = None, most: float | None = None) -> None:
-    """Hold a value against its bar."""
-    met = value >= least if least is not None else most is not None and value <= most
-    wanted = f">= {least:g}" if least is not None else f"<= {most:g}"
-    BARS.append({"name": name, "bar": wanted, "value": round(value, 3), "met": met})
+FIGURES = Figures()
 
 
 def memory(path: Path, events: int, what: str, kind: str, epochs: int = 1) -> float:
@@ -183,7 +167,7 @@ def memory(path: Path, events: int, what: str, kind: str, epochs: int = 1) -> fl
     command = [sys.executable, __file__, f"--memory-of-{kind}", str(path), "--epochs", str(epochs)]
     grown = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     times = "an epoch" if epochs == 1 else f"{epochs} epochs"
-    RESULTS[f"memory above the imports, {times} of {events:,} {what} [MB]"] = round(grown)
+    FIGURES.results[f"memory above the imports, {times} of {events:,} {what} [MB]"] = round(grown)
     print(f"memory above the imports, {times} of {events:,} {what}: {grown:.0f} MB", flush=True)
     return grown
 
@@ -209,10 +193,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         jets(Path(folder), options.jets, options.repeats)
         showers(Path(folder), options.showers, options.repeats)
-    for entry in BARS:
-        print(f"{'met  ' if entry['met'] else 'SHORT'} {entry['name']}: {entry['value']:g}, bar {entry['bar']}")
-    if options.output:
-        options.output.write_text(json.dumps(RESULTS | {"bars": BARS}, indent=1) + "\n")
+    FIGURES.finish(options.output)
 
 
 def jets(folder: Path, count: int, repeats: int) -> None:
@@ -228,13 +209,13 @@ def jets(folder: Path, count: int, repeats: int) -> None:
         ours.append(mine / base)
         items.append(mine / rate(per_item, large))
         print(f"raw {base:,.0f} jets/s, streamed {mine:,.0f} jets/s")
-    bar("streamed / raw chunks", report("streamed / raw chunks", ours), least=0.6)
+    FIGURES.bar("streamed / raw chunks", FIGURES.report("streamed / raw chunks", ours), least=0.6)
     name = "streamed / per-item DataLoader"
-    bar(name, report(name, items), least=3)
+    FIGURES.bar(name, FIGURES.report(name, items), least=3)
     few, many = memory(small, count // 10, "jets", "jets", epochs=10), memory(large, count, "jets", "jets")
-    bar(f"memory of {count:,} jets [MB]", many, most=150)
+    FIGURES.bar(f"memory of {count:,} jets [MB]", many, most=150)
     # One window: what the allocator keeps of them varies by as much from run to run
-    bar(f"memory of {count:,} jets less that of {count // 10:,} as often [MB]", many - few, most=16)
+    FIGURES.bar(f"memory of {count:,} jets less that of {count // 10:,} as often [MB]", many - few, most=16)
 
 
 def showers(folder: Path, count: int, repeats: int) -> None:
@@ -248,13 +229,15 @@ def showers(folder: Path, count: int, repeats: int) -> None:
             base = rate(raw_showers, path)
             ratios.append(rate(sparse_showers, path) / base)
             conversions.append(conversion_ratio(path))
-        middle = report(f"sparse showers / raw chunks, {layout}", ratios)
+        middle = FIGURES.report(f"sparse showers / raw chunks, {layout}", ratios)
         used = memory(path, count, f"showers, {layout}", "showers")
         if whole_rows:
-            bar("sparse showers / raw chunks", middle, least=0.85)
-            bar("shaped nonzero / conversion", report("shaped nonzero / conversion", conversions), least=4)
+            FIGURES.bar("sparse showers / raw chunks", middle, least=0.85)
+            FIGURES.bar(
+                "shaped nonzero / conversion", FIGURES.report("shaped nonzero / conversion", conversions), least=4
+            )
             # One dense chunk, its sparse cells twice (read and batched), and the file's own buffers
-            bar("memory of an epoch of showers, in chunks of 16.2 MB", used / 16.2, most=4)
+            FIGURES.bar("memory of an epoch of showers, in chunks of 16.2 MB", used / 16.2, most=4)
 
 
 if __name__ == "__main__":

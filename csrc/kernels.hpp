@@ -40,6 +40,15 @@ template <typename T>
 using ListActiveFn = void(const T* values, index_t rows, index_t cells, const std::uint64_t* bits,
                           const index_t* table, index_t dim, index_t* coords, float* features);
 
+// The zlib stream of an array from its cells that are not zero, and the room it needs; see kernels/deflate.inl.
+using DeflateCellsFn = index_t(const std::uint8_t* values, const index_t* places, index_t cells, index_t width,
+                               index_t size, std::uint8_t* out);
+using DeflateRoomFn = index_t(index_t cells, index_t width, index_t size);
+
+// Sums of amounts by cell; see kernels/spots.inl.
+using SumSpotsFn = index_t(const std::int32_t* spots, const float* amounts, const index_t* offsets, index_t rows,
+                           index_t cells, index_t* places, float* sums);
+
 // Nearest target of every query, event by event. Returns nothing; see kernels/nearest.inl.
 template <typename T>
 using NearestFn = void(const T* queries, const index_t* query_offsets, const T* targets, const index_t* target_offsets,
@@ -124,6 +133,9 @@ using MultiplyAddsFn = index_t(index_t steps, float* values);
     KERNEL(mark_active_f64, MarkActiveFn<double>) \
     KERNEL(list_active_f32, ListActiveFn<float>)  \
     KERNEL(list_active_f64, ListActiveFn<double>) \
+    KERNEL(deflate_cells, DeflateCellsFn)         \
+    KERNEL(deflate_room, DeflateRoomFn)           \
+    KERNEL(sum_spots, SumSpotsFn)                 \
     KERNEL(pack_cells_f32, PackCellsFn<float>)   \
     KERNEL(pack_cells_f64, PackCellsFn<double>)  \
     KERNEL(best_cells_f32, BestCellsFn<float>)   \

@@ -10,12 +10,14 @@
 #include "kernels/chamfer.inl"
 #include "kernels/convolve.inl"
 #include "kernels/bfloat.inl"
+#include "kernels/deflate.inl"
 #include "kernels/flow.inl"
 #include "kernels/mirrors.inl"
 #include "kernels/nearest.inl"
 #include "kernels/peak.inl"
 #include "kernels/potential.inl"
 #include "kernels/sites.inl"
+#include "kernels/spots.inl"
 
 namespace sparsegen::SPARSEGEN_ISA {
 

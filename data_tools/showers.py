@@ -32,8 +32,9 @@ from data_tools.pieces import join_rows
 from data_tools.verb import Verb, one_of, output_arguments, processes_argument
 from sparsegen.data.calochallenge import CALOCHALLENGE
 from sparsegen.errors import ConfigError, unknown_name
+from sparsegen.kernels import deflate_cells, sum_spots
 
-__all__ = ["SHOWERS", "ShowerShape", "shower_voxels"]
+__all__ = ["SHOWERS", "ShowerShape", "shower_cells", "shower_voxels"]
 
 _MEV = 1000.0
 _GEOMETRIES = ("2", "3")
@@ -97,13 +98,30 @@ def shower_voxels(
         >>> voxels.shape, bool((voxels >= 0).all())
         ((2, 6480), True)
     """
+    places, values = shower_cells(energy, geometry, generator, shape)
+    dense = np.zeros((len(energy), _voxels(geometry)), dtype=np.float32)
+    dense.reshape(-1)[places] = values
+    return dense
+
+
+def _voxels(geometry: str) -> int:
+    return sum(alpha * (len(edges) - 1) for edges, alpha in CALOCHALLENGE[geometry])
+
+
+def shower_cells(
+    energy: NDArray[np.float64], geometry: str, generator: np.random.Generator, shape: ShowerShape | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The active voxels of showers, as :func:`shower_voxels` draws them.
+
+    Returns:
+        Places ``(N,)`` in the flat array ``(B * V,)``, rising, and the energies there ``(N,)`` [MeV].
+    """
     if geometry not in _GEOMETRIES:
         raise ConfigError(unknown_name("geometry", geometry, _GEOMETRIES))
     shape = shape or ShowerShape()
     layers = CALOCHALLENGE[geometry]
     edges, alpha = layers[0]
     step, radial = edges[1] - edges[0], len(edges) - 1
-    voxels = len(layers) * alpha * radial
     single = np.float32
 
     spots = 1 + generator.poisson(shape.spots * energy**shape.spot_growth)
@@ -128,11 +146,7 @@ def shower_voxels(
     measured = energy * np.maximum(1 + shape.resolution(energy) * generator.standard_normal(len(energy)), 0)
     scale = _MEV * np.divide(measured, contained, out=np.zeros_like(measured), where=contained > 0)
     amount *= np.repeat(scale.astype(single), spots)
-    place = np.repeat(np.arange(len(energy)) * voxels, spots)
-    place += (layer * alpha + sector) * radial + ring
-    dense = np.zeros(len(energy) * voxels, dtype=single)
-    np.add.at(dense, place, amount)
-    return dense.reshape(len(energy), voxels)
+    return sum_spots((layer * alpha + sector) * radial + ring, amount, spots, len(layers) * alpha * radial)
 
 
 def incident_energies(low: float, high: float, events: int, seed: int) -> NDArray[np.float64]:
@@ -142,19 +156,20 @@ def incident_energies(low: float, high: float, events: int, seed: int) -> NDArra
 
 def _save_showers(path: Path, energy: NDArray[np.float64], geometry: str, seed: int, start: int) -> None:
     """Showers in the CaloChallenge layout, each block of them from its own seed."""
-    # Runs of zeros compress better, and faster, where bytes are not shuffled
-    compressed: dict[str, Any] = {"compression": "gzip", "compression_opts": 1, "fletcher32": True}
-    voxels = sum(alpha * (len(edges) - 1) for edges, alpha in CALOCHALLENGE[geometry])
+    compressed: dict[str, Any] = {"compression": "gzip", "compression_opts": 1}
+    voxels = _voxels(geometry)
     with h5py.File(path, "w") as file:
         incident = (_MEV * energy[:, None]).astype(np.float32)
         file.create_dataset("incident_energies", data=incident, chunks=(_BLOCK, 1), maxshape=(None, 1), **compressed)
         showers = file.create_dataset(
-            "showers", (len(energy), voxels), "f4", chunks=(_BLOCK, voxels), maxshape=(None, voxels), **compressed
+            "showers", (len(energy), voxels), "<f4", chunks=(_BLOCK, voxels), maxshape=(None, voxels), **compressed
         )
         for first in range(0, len(energy), _BLOCK):
             generator = np.random.default_rng([seed, 1, start + first])
-            some = shower_voxels(energy[first : first + _BLOCK], geometry, generator)
-            showers[first : first + len(some)] = some
+            places, values = shower_cells(energy[first : first + _BLOCK], geometry, generator)
+            # The chunk as gzip would store it, without the dense array: what costs time is the active voxels
+            stream = deflate_cells(places, values.astype("<f4", copy=False), _BLOCK * voxels)
+            showers.id.write_direct_chunk((first, 0), stream)
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:

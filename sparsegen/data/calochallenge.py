@@ -31,6 +31,7 @@ from sparsegen.data.voxels import VoxelReader, cell_table
 from sparsegen.errors import DataError
 from sparsegen.events import Column
 from sparsegen.grid import Grid
+from sparsegen.kernels import deflate_cells
 
 __all__ = ["CALOCHALLENGE", "CaloChallengeReader", "calochallenge_grid", "cylinder_grid", "read_binning"]
 
@@ -195,15 +196,17 @@ def write_calochallenge(source: EventsSource, path: Path, overwrite: bool = Fals
     incident = events.condition[:, [events.conditions.index("incident_energy")]].float().numpy()
     rows = max(1, 2**22 // len(table))
     with whole_file(path, overwrite) as part, h5py.File(part, "w") as file:
-        options: dict[str, Any] = {"compression": "gzip", "shuffle": True, "fletcher32": True}
+        # Chunks as gzip would store them, without the dense arrays
+        options: dict[str, Any] = {"compression": "gzip", "compression_opts": 1}
         file.create_dataset("incident_energies", data=incident, **options)
-        chunk = (min(rows, len(events), 256), len(table))
-        showers = file.create_dataset("showers", (len(events), len(table)), "f4", chunks=chunk, **options)
+        rows = min(rows, len(events), 256)
+        chunks = (rows, len(table))
+        showers = file.create_dataset("showers", (len(events), len(table)), "<f4", chunks=chunks, **options)
         for start in range(0, len(events), rows):
             some = events[start : start + rows]
-            dense = np.zeros((len(some), len(table)), dtype=np.float32)
-            dense[some.batch.numpy(), place[events.grid.ravel(some.coords)].numpy()] = some.features[:, 0].numpy()
-            showers[start : start + len(some)] = dense
+            places = some.batch * len(table) + place[events.grid.ravel(some.coords)]
+            energies = some.features[:, 0].numpy().astype("<f4")
+            showers.id.write_direct_chunk((start, 0), deflate_cells(places.numpy(), energies, rows * len(table)))
 
 
 def _matches(path: Path) -> bool:

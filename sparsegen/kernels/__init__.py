@@ -12,6 +12,7 @@ from sparsegen.kernels.native import instruction_set
 from sparsegen.kernels.nearest import Nearest, nearest, nearest_both
 from sparsegen.kernels.pairwise import pairwise_chamfer
 from sparsegen.kernels.potential import Best, CellSearch
+from sparsegen.kernels.spots import deflate_cells, sum_spots
 
 __all__ = [
     "GROUPS",
@@ -23,9 +24,11 @@ __all__ = [
     "active_cells",
     "assign",
     "assign_costs",
+    "deflate_cells",
     "instruction_set",
     "nearest",
     "nearest_both",
     "pairwise_chamfer",
     "pairwise_emd",
+    "sum_spots",
 ]

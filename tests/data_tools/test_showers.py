@@ -11,7 +11,7 @@ from scipy import optimize, special
 
 import sparsegen.data as data
 from data_tools.cli import main
-from data_tools.showers import ShowerShape, shower_voxels
+from data_tools.showers import ShowerShape, incident_energies, shower_voxels
 from sparsegen.errors import ConfigError
 
 
@@ -112,3 +112,19 @@ def test_bad_requests_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(["showers", str(tmp_path / "a.hdf5"), "--energies", "5", "2"]) == 2
     assert "expected at least one and 0 < low <= high" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("geometry", ["2", "3"])
+def test_h5py_reads_the_voxels_that_were_drawn(tmp_path: Path, geometry: str) -> None:
+    path = tmp_path / "a.hdf5"
+    assert main(["showers", str(path), "--geometry", geometry, "--events", "150", "--seed", "5"]) == 0
+    with h5py.File(path) as file:
+        assert (file["showers"].compression, file["showers"].dtype) == ("gzip", "<f4")
+        energy = file["incident_energies"][:, 0] / 1000
+        drawn = [
+            shower_voxels(incident_energies(1, 1000, 150, 5)[first : first + 128], geometry, generator)
+            for first in (0, 128)
+            for generator in [np.random.default_rng([5, 1, first])]
+        ]
+        assert np.array_equal(file["showers"][:], np.concatenate(drawn))
+        np.testing.assert_allclose(energy, incident_energies(1, 1000, 150, 5), rtol=1e-6)
