@@ -5,7 +5,12 @@
 #include <immintrin.h>
 #endif
 
+#include <type_traits>
+#include <utility>
+
 #include "kernels.hpp"
+
+#define SPARSEGEN_INLINE __attribute__((always_inline))
 
 namespace sparsegen::SPARSEGEN_ISA {
 
@@ -32,6 +37,17 @@ constexpr index_t kLanes = SPARSEGEN_VECTOR_BYTES / static_cast<index_t>(sizeof(
 template <typename T>
 inline index_t padded(index_t n) {
     return (n + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
+}
+
+// body(0), ..., body(N - 1), each with its number as a constant: arrays indexed by it become registers, which those of a
+// loop that is unrolled later do not always.
+template <typename F, int... I>
+inline SPARSEGEN_INLINE void steps_of(F&& body, std::integer_sequence<int, I...>) {
+    (body(std::integral_constant<int, I>{}), ...);
+}
+template <int N, typename F>
+inline SPARSEGEN_INLINE void steps(F&& body) {
+    steps_of(body, std::make_integer_sequence<int, N>{});
 }
 
 template <typename T>

@@ -25,60 +25,112 @@ constexpr index_t kSpanTiles = (index_t{1} << kNumberBits) / kScoreVectors;
 // Targets that stay in the first-level cache while points go over them.
 constexpr index_t kNearBytes = 1 << 14;
 constexpr index_t kMirrorRows = 16;
+// Points whose products are made side by side, where a group has that many coordinates.
+constexpr int kTogether = 4;
+constexpr index_t kTogetherFrom = 3;
 // Below every score, yet finite: numbers in its lowest bits do not make it a NaN.
 constexpr float kNever = -1e37f;
 
 template <int G>
-inline __attribute__((always_inline)) void walsh_hadamard(Vec<float> (&p)[G]) {
-#pragma GCC unroll 4
-    for (int half = 1; half < G; half *= 2) {
-#pragma GCC unroll 16
-        for (int i = 0; i < G; ++i) {
-            if ((i & half) == 0) {
-                const Vec<float> a = p[i], b = p[i + half];
-                p[i] = a + b;
-                p[i + half] = a - b;
-            }
+inline SPARSEGEN_INLINE void walsh_hadamard(Vec<float> (&p)[G]) {
+    steps<4>([&](auto s) SPARSEGEN_INLINE {
+        constexpr int half = 1 << s.value;
+        if constexpr (half < G) {
+            steps<G>([&](auto i) SPARSEGEN_INLINE {
+                if constexpr ((i.value & half) == 0) {
+                    const Vec<float> a = p[i.value], b = p[i.value + half];
+                    p[i.value] = a + b;
+                    p[i.value + half] = a - b;
+                }
+            });
         }
-    }
+    });
 }
 
-inline __attribute__((always_inline)) Vec<float> numbered(Vec<float> score, Bits number) {
+inline SPARSEGEN_INLINE Vec<float> numbered(Vec<float> score, Bits number) {
+#if SPARSEGEN_VECTOR_BYTES == 64
+    // the truth table of (score & ~mask) | number
+    const __m512i mask = _mm512_set1_epi32(kNumberMask);
+    return (Vec<float>)_mm512_ternarylogic_epi32((__m512i)score, mask, (__m512i)number, 0xBA);
+#else
     return (Vec<float>)(((Bits)score & ~kNumberMask) | number);
+#endif
 }
 
-// Folds the scores of all images of x against tiles [begin, end) into best (2 G vectors).
+// Folds the scores of all images of a point into best (2 G vectors); p holds the G sums of one vector of targets.
+template <int G>
+inline SPARSEGEN_INLINE void fold_images(Vec<float> (&p)[G], Vec<float> height, index_t number,
+                                                       Vec<float>* best) {
+    // every image but the negatives has the first group as it is
+    p[0] += height;
+    walsh_hadamard<G>(p);
+    const Vec<float> twice = height + height;
+    const Bits bits = (std::int32_t)number - Bits{};
+    steps<G>([&](auto g) SPARSEGEN_INLINE {
+        best[g.value] = greatest<float>(numbered(p[g.value], bits), best[g.value]);
+        best[G + g.value] = greatest<float>(numbered(twice - p[g.value], bits), best[G + g.value]);
+    });
+}
+
+// Folds the scores of all images of x against tiles [begin, end) into best.
 template <int G>
 inline void mirror_scores(const float* x, index_t dim, const float* packed, const float* heights, index_t first,
                           index_t begin, index_t end, Vec<float>* best) {
     for (index_t t = begin; t < end; ++t) {
         for (index_t v = 0; v < kScoreVectors; ++v) {
             const float* y = packed + t * dim * kScoreTile<float> + v * kLanes<float>;
-            const Vec<float> height = load(heights + t * kScoreTile<float> + v * kLanes<float>);
             Vec<float> p[G];
-#pragma GCC unroll 16
-            for (int g = 0; g < G; ++g) p[g] = load(y + g * kScoreTile<float>) * x[g];
+            steps<G>([&](auto g) SPARSEGEN_INLINE { p[g.value] = load(y + g.value * kScoreTile<float>) * x[g.value]; });
             index_t j = G;
             for (; j + G <= dim; j += G) {
-#pragma GCC unroll 16
-                for (int g = 0; g < G; ++g) {
-                    p[g] = muladd(load(y + (j + g) * kScoreTile<float>), broadcast(x[j + g]), p[g]);
-                }
+                steps<G>([&](auto g) SPARSEGEN_INLINE {
+                    const index_t k = j + g.value;
+                    p[g.value] = muladd(load(y + k * kScoreTile<float>), broadcast(x[k]), p[g.value]);
+                });
             }
-#pragma GCC unroll 16
-            for (int g = 0; g < G; ++g) {
-                if (j + g < dim) p[g] = muladd(load(y + (j + g) * kScoreTile<float>), broadcast(x[j + g]), p[g]);
+            if (j < dim) {
+                steps<G>([&](auto g) SPARSEGEN_INLINE {
+                    const index_t k = j + g.value;
+                    if (k < dim) p[g.value] = muladd(load(y + k * kScoreTile<float>), broadcast(x[k]), p[g.value]);
+                });
             }
-            // every image but the negatives has the first group as it is
-            p[0] += height;
-            walsh_hadamard<G>(p);
-            const Vec<float> twice = height + height;
-            const Bits number = (std::int32_t)((t - first) * kScoreVectors + v) - Bits{};
-#pragma GCC unroll 16
-            for (int g = 0; g < G; ++g) {
-                best[g] = greatest<float>(numbered(p[g], number), best[g]);
-                best[G + g] = greatest<float>(numbered(twice - p[g], number), best[G + g]);
+            const Vec<float> height = load(heights + t * kScoreTile<float> + v * kLanes<float>);
+            fold_images<G>(p, height, (t - first) * kScoreVectors + v, best);
+        }
+    }
+}
+
+// The same for kTogether points: a coordinate of the targets is loaded once for all points, one of a point once for all
+// vectors of a tile; the sums go through memory. Worth it where groups have several coordinates.
+template <int G>
+inline void mirror_scores_together(const float* x, index_t dim, const float* packed, const float* heights,
+                                   index_t first, index_t begin, index_t end, Vec<float>* best) {
+    Vec<float> sums[kTogether * kScoreVectors * G];
+    for (index_t t = begin; t < end; ++t) {
+        const float* tile = packed + t * dim * kScoreTile<float>;
+        for (int g = 0; g < G; ++g) {
+            Vec<float> sum[kTogether * kScoreVectors] = {};
+            for (index_t j = g; j < dim; j += G) {
+                Vec<float> y[kScoreVectors];
+                steps<kScoreVectors>([&](auto v) SPARSEGEN_INLINE {
+                    y[v.value] = load(tile + j * kScoreTile<float> + v.value * kLanes<float>);
+                });
+                steps<kTogether>([&](auto r) SPARSEGEN_INLINE {
+                    const Vec<float> point = broadcast(x[r.value * dim + j]);
+                    steps<kScoreVectors>([&](auto v) SPARSEGEN_INLINE {
+                        constexpr int at = r.value * kScoreVectors + v.value;
+                        sum[at] = muladd(point, y[v.value], sum[at]);
+                    });
+                });
             }
+            steps<kTogether * kScoreVectors>([&](auto i) SPARSEGEN_INLINE { sums[i.value * G + g] = sum[i.value]; });
+        }
+        for (int i = 0; i < kTogether * kScoreVectors; ++i) {
+            const index_t r = i / kScoreVectors, v = i % kScoreVectors;
+            Vec<float> p[G];
+            steps<G>([&](auto g) SPARSEGEN_INLINE { p[g.value] = sums[i * G + g.value]; });
+            const Vec<float> height = load(heights + t * kScoreTile<float> + v * kLanes<float>);
+            fold_images<G>(p, height, (t - first) * kScoreVectors + v, best + r * 2 * G);
         }
     }
 }
@@ -95,7 +147,11 @@ inline void mirror_rows(const float* x, index_t count, index_t dim, const float*
         for (index_t i = 0; i < count * kImages; ++i) best[i] = broadcast(kNever);
         for (index_t begin = first; begin < last; begin += near) {
             const index_t end = begin + near < last ? begin + near : last;
-            for (index_t r = 0; r < count; ++r) {
+            index_t r = 0;
+            for (; dim >= kTogetherFrom * G && r + kTogether <= count; r += kTogether) {
+                mirror_scores_together<G>(x + r * dim, dim, packed, heights, first, begin, end, best + r * kImages);
+            }
+            for (; r < count; ++r) {
                 mirror_scores<G>(x + r * dim, dim, packed, heights, first, begin, end, best + r * kImages);
             }
         }

@@ -62,7 +62,9 @@ class MirrorSearch:
         self._order = torch.arange(targets.shape[-1], device=targets.device)
         if groups:
             # coordinates that vary much go to different groups
-            self._order = targets.detach().var(0, correction=0).argsort(descending=True, stable=True)
+            y = targets.detach()
+            spread = (y - y.mean(0)).square().sum(0)
+            self._order = spread.argsort(descending=True, stable=True)
         self._search = CellSearch(targets.detach()[:, self._order], engine)
         self._native = bool(groups) and self._search.engine == "native" and targets.dtype == torch.float32
         self._signs = torch.empty(self.images, targets.shape[-1], dtype=targets.dtype, device=targets.device)
@@ -86,7 +88,7 @@ class MirrorSearch:
             images = self.expand(x.to(self._signs))[:, self._order] if self.groups else x
             found = self._search.best(images, heights)
             return found.cells.view(len(x), self.images), found.scores.view(len(x), self.images)
-        x, heights = self._search.prepared(x[:, self._order], heights)
+        x, heights = self._search.prepared(x.index_select(1, self._order), heights)
         cells = torch.empty(len(x), self.images, dtype=torch.int32)
         scores = x.new_empty(len(x), self.images)
         self._call("mirror_cells", x, self._search.packed, heights, len(x), *self._shape, cells, scores, threads())
@@ -129,7 +131,7 @@ class MirrorSearch:
                 iterate -= length * excess
                 average += (iterate - average) * rate
             return
-        x, _ = self._search.prepared(x[:, self._order], iterate)
+        x, _ = self._search.prepared(x.index_select(1, self._order), iterate)
         weights, lengths, rates = (t.to(x).contiguous() for t in (weights, lengths, rates))
         self._call(
             "mirror_descend",

@@ -20,14 +20,14 @@ import torch
 from torch import Tensor
 
 from sparsegen.errors import ConfigError, DataError, unknown_name
-from sparsegen.kernels import CellSearch, MirrorSearch
+from sparsegen.kernels import CellSearch
 from sparsegen.transport.certificate import AIM, Certificate, certify_counts, certify_measures, samples_needed
 from sparsegen.transport.extended import acceptance_by_distance, acceptance_curve, extended_map, neighbour_distance
 from sparsegen.transport.newton2d import NORMAL, SQUARE, newton_heights, power_cells
 from sparsegen.transport.newton3d import cube_cells
 from sparsegen.transport.quantile import is_exact, line_cells, line_of, quantile_heights
 from sparsegen.transport.sampling import measure_cells
-from sparsegen.transport.sgd import AveragedSGD, ClassicalAdam, best_groups, gaussian_heights
+from sparsegen.transport.sgd import AveragedSGD, ClassicalAdam, best_search, gaussian_heights
 from sparsegen.transport.source import Sampler, Source, SourceName
 from sparsegen.transport.twolevel import two_level_heights
 
@@ -311,8 +311,8 @@ class SemiDiscreteOT:
             )
         wanted = samples_needed(n, tol)
         seen, clock = self._solver.seen, time.monotonic()
-        # no solver gets below sqrt(n / samples); the averaged one is a sixth above
-        check = max(1.35 * n / (AIM * tol) ** 2, 1.2 * seen)
+        # no solver gets below sqrt(n / samples); the averaged one is a tenth above
+        check = max(1.2 * n / (AIM * tol) ** 2, 1.2 * seen)
         burst = 2 * max(512, n // 4)
         while True:
             self._forget_measures()
@@ -341,7 +341,7 @@ class SemiDiscreteOT:
         self._barycentres = torch.full_like(self._unit, torch.nan)
 
     def _certify(self, samples: int, generator: torch.Generator | None, tol: float, begin: float) -> Certificate:
-        mirrors = MirrorSearch(self._unit, best_groups(self._unit, self.source, self._heights, generator))
+        mirrors = best_search(self._unit, self.source, self._heights, generator)
         measured = measure_cells(mirrors, self._heights, self.source, self._centre, self._scale, samples, generator)
         samples = int(measured.counts.sum())
         weights, heights = self.weights.double(), self._heights.double()

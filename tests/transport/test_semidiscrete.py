@@ -13,7 +13,7 @@ from sparsegen.transport.cells import best_cells
 from sparsegen.transport.certificate import certify_counts, samples_needed
 from sparsegen.transport.newton2d import NORMAL, SQUARE, newton_heights, power_cells
 from sparsegen.transport.sampling import _repeats, measure_cells
-from sparsegen.transport.sgd import best_groups, gaussian_heights
+from sparsegen.transport.sgd import best_search, gaussian_heights
 from sparsegen.transport.source import Source
 
 
@@ -158,7 +158,7 @@ def test_mirror_images_are_used_where_they_are_worth_it():
     def groups(targets, source):
         law = Source(source, targets.shape[1])
         weights = torch.full((len(targets),), 1 / len(targets))
-        return best_groups(targets, law, gaussian_heights(targets, weights, law, None), seeded(0))
+        return best_search(targets, law, gaussian_heights(targets, weights, law, None), seeded(0)).groups
 
     y = gaussians(400, 16).float()
     assert groups(y, "uniform") == 16
