@@ -24,7 +24,8 @@ constexpr std::int32_t kNumberMask = (1 << kNumberBits) - 1;
 constexpr index_t kSpanTiles = (index_t{1} << kNumberBits) / kScoreVectors;
 // Targets that stay in the first-level cache while points go over them.
 constexpr index_t kNearBytes = 1 << 14;
-constexpr index_t kMirrorRows = 16;
+// Points whose maxima stay there with them.
+constexpr index_t kMirrorRows = 8;
 // Points whose products are made side by side, where a group has that many coordinates.
 constexpr int kTogether = 4;
 constexpr index_t kTogetherFrom = 3;

@@ -26,7 +26,7 @@ __all__ = ["AveragedSGD", "ClassicalAdam", "best_search", "gaussian_heights", "m
 
 NEAREST = 0.2
 """Share of the samples that counts as close to a wall."""
-PROBES = 512
+PROBES = 256
 """Samples that the density and the images' dependence are measured on."""
 WORK = 2e9
 """Scores between two returns from the kernels: a fraction of a second."""
@@ -214,17 +214,16 @@ def gaussian_heights(targets: Tensor, weights: Tensor, source: Source, generator
 
     The map is then :math:`x \mapsto m + A (x - m_0)`, :math:`A = \Sigma_0^{-1/2} (\Sigma_0^{1/2} \Sigma
     \Sigma_0^{1/2})^{1/2} \Sigma_0^{-1/2}`, and :math:`h_i = -\langle m_0, y_i \rangle - \tfrac12 (y_i - m)^\top
-    A^{+} (y_i - m)`.
+    A^{-1} (y_i - m)`, A being inverted where the targets are.
     """
     y = targets.double()
     mass = weights.double()
     centre0, spread0 = source.spread(generator, y)
     mean = mass @ y
     spread = (y - mean).T @ ((y - mean) * mass[:, None])
-    inverse = matrix_power(spread0, -0.5)
-    middle = matrix_power(matrix_power(spread0, 0.5) @ spread @ matrix_power(spread0, 0.5), 0.5)
-    linear = torch.linalg.pinv(inverse @ middle @ inverse, hermitian=True, rtol=1e-6)
-    return (-y @ centre0 - ((y - mean) @ linear * (y - mean)).sum(1) / 2).to(targets)
+    root = matrix_power(spread0, 0.5)
+    backward = root @ matrix_power(root @ spread @ root, -0.5) @ root
+    return (-y @ centre0 - ((y - mean) @ backward * (y - mean)).sum(1) / 2).to(targets)
 
 
 def matrix_power(matrix: Tensor, exponent: float) -> Tensor:

@@ -52,7 +52,8 @@ class Source:
         """
         device = like.device if generator is None else generator.device
         if self.kind == "uniform":
-            return torch.rand(n, self.dim, generator=generator, dtype=like.dtype, device=device).to(like.device) - 0.5
+            x = torch.rand(n, self.dim, generator=generator, dtype=like.dtype, device=device)
+            return x.sub_(0.5).to(like.device)
         if self.kind == "normal":
             return torch.randn(n, self.dim, generator=generator, dtype=like.dtype, device=device).to(like.device)
         assert callable(self.kind)
