@@ -14,12 +14,13 @@ import numpy as np
 import torch
 
 import sparsegen.data as data
+from data_tools.chunks import refuse_existing
 from data_tools.verb import Verb, open_all, output_arguments, source_arguments, split_of_rows
 from sparsegen.data import EMBEDDED, Finding, RaggedWriter, Reader
 from sparsegen.data.check import event_findings
 from sparsegen.data.files import file_hash, whole_file
 from sparsegen.data.formats import recognise
-from sparsegen.errors import DataError
+from sparsegen.errors import ConfigError, DataError
 from sparsegen.events import Events
 
 __all__ = ["CHECK", "REPAIR", "examine"]
@@ -30,6 +31,9 @@ Seen = dict[bytes, tuple[str, int]]
 
 def _reader(name: str, format: str) -> Reader:
     path = EMBEDDED.get(name, Path(name))
+    whole, colon, _ = name.rpartition(":")
+    if colon and not path.exists() and (whole in EMBEDDED or Path(whole).exists()):
+        raise ConfigError(f"{name}: is one split; check reads whole files, and compares their splits: give {whole}")
     return (recognise(path) if format == "auto" else data.formats[format]).reader(path)
 
 
@@ -50,7 +54,8 @@ def examine(name: str, format: str = "auto", seen: Seen | None = None) -> Iterat
     try:
         reader = _reader(name, format)
     except DataError as error:
-        yield Finding(name, "file", -1, str(error).removeprefix(f"{name}: "), "nothing else could be checked")
+        message, _, remedy = str(error).removeprefix(f"{name}: ").rpartition("; ")
+        yield Finding(name, "file", -1, message or remedy, remedy if message else "copy or make the file again")
         return
     file = str(reader.path)
     if not reader.rows:
@@ -150,7 +155,9 @@ def _duplicates(
 def _check_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("inputs", nargs="+", help="files or embedded sets; events that several hold are faults")
     parser.add_argument("--format", default="auto", help="of the inputs; recognised by their content by default")
-    parser.add_argument("--json", action="store_true", help="one JSON object a finding")
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON object a finding and line; none where all is well"
+    )
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -186,6 +193,9 @@ def _repair_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _repair(options: argparse.Namespace) -> int:
+    refuse_existing(options.output, options.overwrite)
+    if options.output.exists() and options.output.samefile(EMBEDDED.get(options.input, Path(options.input))):
+        raise ConfigError(f"{options.output}: is the input, which repair leaves as it is; choose another name")
     log: list[dict[str, Any]] = []
     bad: dict[int, Finding] = {}
     fatal = ("checksum", "damaged")

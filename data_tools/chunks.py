@@ -84,11 +84,15 @@ def in_chunks(
 
 
 def refuse_existing(output: Path, overwrite: bool) -> None:
-    """Raises where a file to make exists already, or its folder does not."""
+    """Raises where a file to make exists already, or its folder does not or is read only."""
+    if output.is_dir():
+        raise DataError(f"{output}: is a folder; choose another name")
     if output.exists() and not overwrite:
         raise DataError(f"{output}: exists already; choose another name or pass --overwrite")
     if not output.parent.is_dir():
         raise DataError(f"{output}: the folder {output.parent} does not exist; create it first")
+    if not os.access(output.parent, os.W_OK):
+        raise DataError(f"{output}: the folder {output.parent} may not be written to; choose another")
 
 
 def finish_chunks(

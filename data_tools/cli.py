@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -45,6 +46,20 @@ _EPILOG = (
 )
 
 
+_NOT_OURS = "choose another folder, or see who may write there"
+_REMEDIES = {
+    errno.EACCES: _NOT_OURS,
+    errno.EPERM: _NOT_OURS,
+    errno.EROFS: _NOT_OURS,
+    errno.EEXIST: "choose another name",
+    errno.ENOTDIR: "choose another name",
+    errno.EISDIR: "choose another name",
+    errno.ENAMETOOLONG: "choose another name",
+    errno.ENOSPC: "make room; what is finished is kept, the same command goes on from there",
+    errno.EDQUOT: "make room; what is finished is kept, the same command goes on from there",
+}
+
+
 def main(argv: Sequence[str] | None = None, program: str = "python -m data_tools") -> int:
     """Run a verb; returns the exit code: 0, 1 where a check found faults, 2 on bad input."""
     argv = sys.argv[1:] if argv is None else argv
@@ -60,6 +75,13 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m data_tools
         return VERBS[options.verb].run(options)
     except SparsegenError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        remedy = _REMEDIES.get(error.errno or 0)
+        if remedy is None:
+            raise
+        where = f"{error.filename}: {error.strerror}" if error.filename else " ".join(str(error).split())
+        print(f"error: {where}; {remedy}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; what is finished is kept, the same command goes on from there", file=sys.stderr)

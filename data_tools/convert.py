@@ -27,6 +27,8 @@ from sparsegen.grid import Grid
 
 __all__ = ["CONVERT", "IMAGE", "VOXELIZE"]
 
+_WRITABLE = [name for name in data.formats if data.formats[name].write is not None]
+
 
 def _kept_split(source: FileSource) -> tuple[NDArray[np.int64] | None, tuple[str, ...]]:
     """Split of each event and the splits' names, where the source holds more than one split of its file."""
@@ -56,17 +58,23 @@ def _transfer(source: FileSource, look: Look, options: argparse.Namespace, to: s
     return result
 
 
+def _writable(text: str) -> str:
+    """A format that can be written, of which others are told apart from those that do not exist."""
+    if text in data.formats and text not in _WRITABLE:
+        raise argparse.ArgumentTypeError(f"format {text!r} is read only; choose one of {', '.join(_WRITABLE)}")
+    return one_of("format to write", _WRITABLE)(text)
+
+
 def _convert_arguments(parser: argparse.ArgumentParser) -> None:
     source_arguments(parser)
     output_arguments(parser)
     processes_argument(parser)
-    writable = [name for name in data.formats if data.formats[name].write is not None]
     parser.add_argument(
         "--to",
         default="ragged",
-        type=one_of("format to write", writable),
+        type=_writable,
         metavar="FORMAT",
-        help=f"format to write (%(default)s): {', '.join(writable)}",
+        help=f"format to write (%(default)s): {', '.join(_WRITABLE)}",
     )
     parser.add_argument(
         "--view",

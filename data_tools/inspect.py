@@ -12,6 +12,7 @@ from data_tools.pictures import draw
 from data_tools.summary import Summary
 from data_tools.verb import Verb, open_all, source_arguments
 from sparsegen.data.formats import recognise
+from sparsegen.errors import ConfigError
 
 __all__ = ["INSPECT"]
 
@@ -64,6 +65,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.plots and options.plots.exists() and not options.plots.is_dir():
+        raise ConfigError(f"{options.plots}: is a file; --plots needs a folder")
     summary = Summary(open_all(options.input, options.format))
     _print(summary)
     if options.plots:

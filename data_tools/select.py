@@ -15,6 +15,7 @@ from data_tools.transfer import Look, Part, transfer
 from data_tools.verb import Verb, open_all, origin, output_arguments, overwrite_argument, source_arguments
 from sparsegen.data import FileSource
 from sparsegen.errors import ConfigError, DataError, unknown_name
+from sparsegen.events import Column
 
 __all__ = ["MERGE", "SPLIT", "SUBSET", "stratified_split"]
 
@@ -41,6 +42,10 @@ def stratified_split(labels: NDArray[np.int64], fractions: Mapping[str, float], 
         bounds = np.round(np.cumsum(shares) * len(rows)).astype(int)
         split[rows] = np.searchsorted(bounds, generator.permutation(len(rows)), side="right")
     return split
+
+
+def _seed_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=int, default=1, help="decides what is drawn (%(default)s)")
 
 
 def _labels(source: FileSource) -> NDArray[np.int64] | None:
@@ -76,9 +81,9 @@ def _split_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=["train=0.7", "valid=0.15", "test=0.15"],
         metavar="NAME=SHARE",
-        help="the splits (%(default)s)",
+        help="the splits (train=0.7 valid=0.15 test=0.15)",
     )
-    parser.add_argument("--seed", type=int, default=1)
+    _seed_argument(parser)
 
 
 def _split(options: argparse.Namespace) -> int:
@@ -86,6 +91,8 @@ def _split(options: argparse.Namespace) -> int:
         fractions = {name: float(share) for name, share in (item.split("=") for item in options.fractions)}
     except ValueError:
         raise ConfigError(f"--fractions {' '.join(options.fractions)}: expected NAME=SHARE, as in train=0.7") from None
+    if len(fractions) < len(options.fractions):
+        raise ConfigError(f"--fractions {' '.join(options.fractions)}: names a split twice; expected each once")
     source = open_all(options.input, options.format)
     labels = _labels(source)
     split = stratified_split(
@@ -108,8 +115,10 @@ def _subset_arguments(parser: argparse.ArgumentParser) -> None:
     source_arguments(parser)
     output_arguments(parser)
     parser.add_argument("--events", type=int, help="how many, drawn at random; all by default")
-    parser.add_argument("--classes", nargs="+", default=[], help="only these")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--classes", nargs="+", default=[], metavar="CLASS", help="only events of these; all by default"
+    )
+    _seed_argument(parser)
 
 
 def _subset(options: argparse.Namespace) -> int:
@@ -123,6 +132,8 @@ def _subset(options: argparse.Namespace) -> int:
             if name not in source.classes:
                 raise ConfigError(f"{source.name}: {unknown_name('class', name, source.classes)}")
         rows = rows[np.isin(labels, [source.classes.index(name) for name in options.classes])]
+        if not len(rows):
+            raise ConfigError(f"{source.name}: has no events of the classes {', '.join(options.classes)}")
     if options.events is not None:
         if not 0 < options.events <= len(rows):
             raise ConfigError(
@@ -140,6 +151,20 @@ def _merge_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="the file to write")
     overwrite_argument(parser)
     parser.add_argument("--format", default="auto", help="of the inputs; recognised by their content by default")
+    parser.add_argument(
+        "--classes",
+        nargs="+",
+        default=[],
+        metavar="CLASS",
+        help="the class of each input's events, where the files name none, as JetNet's do not",
+    )
+
+
+def _plain(fact: Any) -> Any:
+    """Columns as names and units; anything else as it is."""
+    if not isinstance(fact, tuple):
+        return fact
+    return tuple(f"{item.name} [{item.unit}]" if isinstance(item, Column) else item for item in fact)
 
 
 def _merge(options: argparse.Namespace) -> int:
@@ -150,15 +175,28 @@ def _merge(options: argparse.Namespace) -> int:
         for fact in ("axes", "columns", "conditions", "classes", *(("grid",) if first.reader.is_cells else ())):
             if getattr(other, fact) != getattr(first, fact):
                 raise DataError(
-                    f"{other.name}: its {fact} {getattr(other, fact)} are not {first.name}'s {getattr(first, fact)}; "
-                    "convert one first"
+                    f"{other.name}: its {fact} {_plain(getattr(other, fact))} are not {first.name}'s "
+                    f"{_plain(getattr(first, fact))}; convert one first"
                 )
+    names = tuple(dict.fromkeys(options.classes))
+    if names and (len(options.classes) != len(sources) or any(source.classes for source in sources)):
+        raise ConfigError(
+            f"--classes {' '.join(options.classes)}: one for each of the {len(sources)} inputs, whose own classes are "
+            f"{[list(source.classes) for source in sources]}; expected none of their own"
+        )
+    labels: list[int | None] = [None] * len(sources)
+    if names:
+        labels = [names.index(name) for name in options.classes]
     # Ids of different files may clash: they count anew
     starts = np.cumsum([0, *map(len, sources)]).tolist()
     result = transfer(
         options.output,
-        [Part(Look(name, options.format), first_id=start) for name, start in zip(options.inputs, starts, strict=False)],
-        {"verb": "merge"},
+        [
+            Part(Look(name, options.format, label=label), first_id=start)
+            for name, label, start in zip(options.inputs, labels, starts, strict=False)
+        ],
+        {"verb": "merge", "classes": options.classes},
+        classes=names or None,
         provenance={"program": "data_tools merge", "from": [origin(source, "merge") for source in sources]},
         overwrite=options.overwrite,
     )

@@ -6,7 +6,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ class Look:
         view: ``points``, ``cells`` or ``image``; as it is by default.
         grid: A lattice to voxelize on, as :meth:`sparsegen.grid.Grid.to_dict` gives it.
         outside: What becomes of hits beyond that lattice: ``error``, ``drop`` or ``clip``.
+        label: The class of all its events, where the file names none.
     """
 
     name: str
@@ -51,10 +52,11 @@ class Look:
     view: str | None = None
     grid: str | None = None
     outside: str = "error"
+    label: int | None = None
 
     def on(self, grid: Grid, outside: str) -> Look:
         """The same source on a lattice."""
-        return Look(self.name, self.format, self.view, json.dumps(grid.to_dict()), outside)
+        return replace(self, grid=json.dumps(grid.to_dict()), outside=outside)
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,8 @@ class Result:
 def _open(look: Look) -> tuple[FileSource, NDArray[np.int64] | None]:
     """A source of this process and its labels; the file was checked by whoever asked first."""
     source = open_all(look.name, look.format, view=look.view, check=False)
+    if look.label is not None:
+        return source, np.full(len(source), look.label)
     labels = source.labels
     return source, None if labels is None else labels.numpy()
 
@@ -120,7 +124,12 @@ def _save_ragged(
 
 def _save_rows(path: Path, look: Look, positions: NDArray[np.int64], first_id: int | None, to: str) -> None:
     piece = _piece(look, positions, first_id)
-    _write(piece.events, piece.labels, _open(look)[0], path, to)
+    try:
+        _write(piece.events, piece.labels, _open(look)[0], path, to)
+    except DataError as error:
+        # Events count from the piece's first
+        place = f"{look.name} from event {positions[0]} on"
+        raise DataError(str(error).replace(str(path), place)) from None
     with h5py.File(path, "r+") as file:
         file.attrs[_DROPPED] = piece.dropped
 
@@ -143,6 +152,7 @@ def transfer(
     call: Mapping[str, Any],
     *,
     to: str = "ragged",
+    classes: Sequence[str] | None = None,
     splits: Sequence[str] = (),
     provenance: Mapping[str, Any] | None = None,
     overwrite: bool = False,
@@ -152,9 +162,10 @@ def transfer(
 
     Args:
         output: The file to make.
-        parts: What it holds, in order; classes are those of the first.
+        parts: What it holds, in order.
         call: What identifies this call, beyond the sources' contents.
         to: The format to write.
+        classes: Names of the classes; those of the first part's file by default.
         splits: Names of the splits that the parts' split indices count.
         provenance: Recorded in sparsegen's own files.
         overwrite: Whether an existing file may be replaced.
@@ -185,7 +196,11 @@ def transfer(
 
     def assemble(paths: list[Path]) -> Result:
         if to == "ragged":
-            facts = {"classes": first.classes, "splits": splits, "provenance": dict(provenance or {})}
+            facts = {
+                "classes": first.classes if classes is None else classes,
+                "splits": splits,
+                "provenance": dict(provenance or {}),
+            }
             return Result(*write_pieces(output, paths, overwrite=overwrite, **facts))
         if not rows:
             pieces = [load_piece(path) for path in paths]
@@ -201,7 +216,7 @@ def transfer(
         made = join_rows(output, paths, overwrite=overwrite, attributes=attributes)
         return Result(made, dropped, _lost(first, output))
 
-    if not rows and to != "ragged":
+    if to != "ragged":
         _try(parts[0], output, to)
     files = [file_hash(source.reader.path) for source, _ in sources]
     chosen = [_digest(part) for part in parts]
@@ -217,7 +232,7 @@ def transfer(
 
 
 def _try(part: Part, output: Path, to: str) -> None:
-    """Raises before anything is made where a format that is written in one piece cannot hold what events these are."""
+    """Raises before anything is made where a format cannot hold what events these are."""
     positions = np.zeros(1, dtype=np.int64) if part.positions is None else part.positions[:1]
     piece = _piece(part.look, positions, part.first_id)
     with tempfile.TemporaryDirectory() as folder:

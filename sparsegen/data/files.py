@@ -56,7 +56,7 @@ def whole_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
         overwrite: Whether an existing file may be replaced.
 
     Raises:
-        DataError: ``path`` exists, or its folder does not.
+        DataError: ``path`` exists or is a folder, or its own folder does not exist or is read only.
 
     Example:
         >>> import tempfile
@@ -67,10 +67,14 @@ def whole_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
         'whole'
     """
     path = Path(path)
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder; choose another name")
     if path.exists() and not overwrite:
         raise DataError(f"{path}: exists already; choose another name or remove it")
     if not path.parent.is_dir():
         raise DataError(f"{path}: the folder {path.parent} does not exist; create it first")
+    if not os.access(path.parent, os.W_OK):
+        raise DataError(f"{path}: the folder {path.parent} may not be written to; choose another")
     part = path.with_name(path.name + ".part")
     part.unlink(missing_ok=True)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -62,6 +63,8 @@ def recognise(path: Path) -> Format:
     """
     if not path.exists():
         raise DataError(f"{path}: no such file; check the path (run in {Path.cwd()})")
+    if not os.access(path, os.R_OK):
+        raise DataError(f"{path}: may not be read; ask its owner for access, or copy it")
     if path.is_file() and path.stat().st_size == 0:
         raise DataError(f"{path}: the file is empty; copy or make it again")
     if path.suffix in (".h5", ".hdf5"):

@@ -29,7 +29,7 @@ class Finding:
 
     Args:
         file: The file.
-        key: What holds the fault: a column, an axis or a data set.
+        key: What holds the fault: a column, an axis or a data set; ``file`` where it is the file's own.
         row: The event's row in the file; -1 where the fault is not one row's.
         message: What is wrong.
         remedy: What to do.
@@ -44,8 +44,8 @@ class Finding:
     error: bool = True
 
     def __str__(self) -> str:
-        where = self.key if self.row < 0 else f"{self.key} of row {self.row}"
-        return f"{self.file}: {where} {self.message}; {self.remedy}"
+        where = f"{self.key} of row {self.row} " if self.row >= 0 else "" if self.key == "file" else f"{self.key} "
+        return f"{self.file}: {where}{self.message}; {self.remedy}"
 
 
 class Reader(ABC):

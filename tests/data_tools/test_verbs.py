@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -47,6 +50,25 @@ def _alter(path: Path, key: str, index: object, value: float) -> None:
 def _same(a: Events, b: Events) -> bool:
     fields = ("coords", "features", "offsets", "condition")
     return all(torch.equal(getattr(a, field), getattr(b, field)) for field in fields)
+
+
+@pytest.fixture
+def guarded() -> Iterator[Path]:
+    """A folder that may be read but not written to, with a file that may not be read, by whoever runs the test."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "secret.h5").touch()
+        for path, mode in ((folder / "secret.h5", 0), (folder, 0o555)):
+            path.chmod(mode)
+        root = os.geteuid() == 0
+        if root:
+            os.setresuid(65534, 65534, 0)
+        try:
+            yield folder
+        finally:
+            if root:
+                os.setresuid(0, 0, 0)
+            folder.chmod(0o755)
 
 
 class TestConvert:
@@ -156,6 +178,33 @@ class TestConvert:
         assert "CaloChallenge holds cells of one of its geometries" in capsys.readouterr().err
         assert not (tmp_path / "a.h5").exists()
 
+    def test_events_beyond_the_first_piece_are_named_by_their_place_in_the_input(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        counts = torch.tensor([3] * 20 + [151] + [3] * 9)
+        events = Events(
+            torch.rand(int(counts.sum()), 2),
+            torch.rand(int(counts.sum()), 1),
+            torch.nn.functional.pad(counts.cumsum(0), (1, 0)),
+            axes=("etarel", "phirel"),
+            columns=("ptrel",),
+            condition=torch.ones(30, 3),
+            conditions=("jet_pt", "jet_eta", "jet_mass"),
+        )
+        data.write(events, tmp_path / "in.h5")
+        monkeypatch.setattr("data_tools.transfer._PIECE", 16)
+        assert main(["convert", str(tmp_path / "in.h5"), str(tmp_path / "a.hdf5"), "--to", "jetnet"]) == 2
+        message = capsys.readouterr().err
+        assert f"error: {tmp_path / 'in.h5'} from event 16 on: event 4 has 151 particles" in message
+
+    def test_a_format_that_is_read_only_is_told_from_one_that_does_not_exist(
+        self, jets: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        for name, words in [("pc15k", "'pc15k' is read only; choose one of calo"), ("jetnt", "did you mean jetnet")]:
+            with pytest.raises(SystemExit, match="2"):
+                main(["convert", str(jets), "a.h5", "--to", name])
+            assert words in capsys.readouterr().err
+
 
 class TestSelect:
     def test_splits_are_seeded_stratified_disjoint_and_complete(self, tmp_path: Path, jets: Path) -> None:
@@ -207,6 +256,38 @@ class TestSelect:
         assert main(["toys", "ring", str(tmp_path / "ring.h5"), "--events", "10"]) == 0
         assert main(["merge", str(jets), str(tmp_path / "ring.h5"), "-o", str(tmp_path / "a.h5")]) == 2
         assert "its axes ('x', 'y') are not" in capsys.readouterr().err
+
+    def test_files_of_one_class_each_become_one_of_several(
+        self, tmp_path: Path, padded: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        out = str(tmp_path / "a.h5")
+        given = [str(padded)] * 3
+        assert main(["merge", *given, "-o", out, "--classes", "gluon", "top", "gluon"]) == 0
+        source = data.open(out)
+        assert source.classes == ("gluon", "top")
+        assert source.labels is not None
+        assert source.labels.tolist() == [0] * 29 + [1] * 29 + [0] * 29
+        assert main(["merge", *given, "-o", f"{out}2", "--classes", "gluon"]) == 2
+        assert "one for each of the 3 inputs" in capsys.readouterr().err
+        assert main(["merge", out, out, "-o", f"{out}2", "--classes", "a", "b"]) == 2
+        assert "expected none of their own" in capsys.readouterr().err
+
+    def test_what_cannot_be_selected_is_refused_and_leaves_nothing(
+        self, tmp_path: Path, jets: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        one = str(tmp_path / "one.h5")
+        assert main(["subset", str(jets), one, "--classes", "top"]) == 0
+        before = sorted(tmp_path.iterdir())
+        out = str(tmp_path / "a.h5")
+        for arguments, words in [
+            (["subset", one, out, "--classes", "gluon"], "has no events of the classes gluon"),
+            (["subset", one, out, "--classes", "glu"], "did you mean gluon"),
+            (["split", one, out, "--fractions", "a=0.5", "a=0.5"], "names a split twice"),
+            (["merge", one, "pythia-jets:test", "-o", one], "exists already"),
+        ]:
+            assert main(arguments) == 2
+            assert words in capsys.readouterr().err
+        assert sorted(tmp_path.iterdir()) == before
 
 
 class TestLattice:
@@ -280,6 +361,24 @@ class TestCheck:
         path = padded.with_name("empty.h5")
         assert [f.message for f in examine(str(path)) if f.error] == ["has no hits"]
 
+    def test_a_split_is_not_checked_alone(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["check", "pythia-jets:test"]) == 2
+        assert "check reads whole files, and compares their splits: give pythia-jets" in capsys.readouterr().err
+
+    def test_what_is_the_file_s_own_fault_names_no_key(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = tmp_path / "a.h5"
+        path.touch()
+        assert main(["check", str(path)]) == 1
+        assert f"error: {path}: the file is empty; copy or make it again\n" in capsys.readouterr().out
+        assert main(["check", str(path), "--json"]) == 1
+        (line,) = capsys.readouterr().out.splitlines()
+        assert json.loads(line) == {
+            "file": str(path), "key": "file", "row": -1, "message": "the file is empty",
+            "remedy": "copy or make it again", "error": True,
+        }  # fmt: skip
+
     def test_a_file_that_cannot_be_opened_is_a_fault(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (tmp_path / "a.h5").write_bytes(b"\x89HDF\r\n")
         assert main(["check", str(tmp_path / "a.h5")]) == 1
@@ -327,6 +426,16 @@ class TestRepair:
             assert [(entry["row"], entry["change"]) for entry in log] == [(5, "left out"), (7, "left out")]
         assert len(data.open(out)) == (28 if keep else 27)
 
+    def test_the_input_and_other_files_are_left_as_they_are(
+        self, tmp_path: Path, padded: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        before = padded.read_bytes()
+        assert main(["repair", str(padded), str(padded.parent / "." / padded.name), "--overwrite"]) == 2
+        assert "is the input, which repair leaves as it is" in capsys.readouterr().err
+        assert main(["repair", str(padded), str(padded)]) == 2
+        assert "exists already; choose another name or pass --overwrite" in capsys.readouterr().err
+        assert padded.read_bytes() == before
+
     def test_what_cannot_be_repaired_is_refused(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (tmp_path / "a.h5").write_bytes(b"")
         assert main(["repair", str(tmp_path / "a.h5"), str(tmp_path / "b.h5")]) == 2
@@ -351,3 +460,26 @@ def test_every_verb_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit, match="0"):
             main([verb, "--help"])
         assert VERBS[verb].summary.split()[0] in capsys.readouterr().out
+
+
+def test_folders_and_permissions_are_named_in_one_line(guarded: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        jets = f"{name}/jets.h5"
+        assert main(["toys", "ring", jets, "--events", "5"]) == 0
+        Path(name, "folder").mkdir()
+        Path(name, "file").touch()
+        for arguments, words in [
+            (["convert", jets, f"{guarded}/a.h5"], f"the folder {guarded} may not be written to; choose another"),
+            (["toys", "ring", f"{guarded}/a.h5"], f"the folder {guarded} may not be written to; choose another"),
+            (["inspect", jets, "--plots", f"{guarded}/a"], f"{guarded}/a: Permission denied; choose another folder"),
+            (["inspect", jets, "--plots", f"{name}/file"], "is a file; --plots needs a folder"),
+            (["inspect", f"{guarded}/secret.h5"], "secret.h5: may not be read; ask its owner"),
+            (["convert", jets, f"{name}/folder"], "folder: is a folder; choose another name"),
+            (["convert", jets, f"{name}/folder", "--overwrite"], "folder: is a folder; choose another name"),
+        ]:
+            capsys.readouterr()
+            assert main(arguments) == 2
+            (line,) = capsys.readouterr().err.splitlines()
+            assert words in line
+        assert sorted(path.name for path in Path(name).iterdir()) == ["file", "folder", "jets.h5"]
+        assert [path.name for path in guarded.iterdir()] == ["secret.h5"]
