@@ -176,7 +176,7 @@ def transfer(
     """
     sources = [_open(part.look) for part in parts]
     first, _ = sources[0]
-    rows = to != "ragged" and formats[to].suffixes[0] in (".h5", ".hdf5")
+    rows = to != "ragged" and _try(parts[0], output, to)
     suffix = formats[to].suffixes[0] if rows else ".npz"
     chunks: list[Chunk] = []
     for part, (source, _) in zip(parts, sources, strict=True):
@@ -216,8 +216,6 @@ def transfer(
         made = join_rows(output, paths, overwrite=overwrite, attributes=attributes)
         return Result(made, dropped, _lost(first, output))
 
-    if to != "ragged":
-        _try(parts[0], output, to)
     files = [file_hash(source.reader.path) for source, _ in sources]
     chosen = [_digest(part) for part in parts]
     return in_chunks(
@@ -231,8 +229,12 @@ def transfer(
     )
 
 
-def _try(part: Part, output: Path, to: str) -> None:
-    """Raises before anything is made where a format cannot hold what events these are."""
+def _try(part: Part, output: Path, to: str) -> bool:
+    """Whether a format's file is data sets with one row an event, which can be joined; others are written in one piece.
+
+    Raises:
+        DataError: The format cannot hold what events these are; said before anything is made.
+    """
     positions = np.zeros(1, dtype=np.int64) if part.positions is None else part.positions[:1]
     piece = _piece(part.look, positions, part.first_id)
     with tempfile.TemporaryDirectory() as folder:
@@ -241,6 +243,10 @@ def _try(part: Part, output: Path, to: str) -> None:
             _write(piece.events, piece.labels, _open(part.look)[0], trial, to)
         except DataError as error:
             raise DataError(str(error).replace(str(trial), str(output))) from None
+        if not h5py.is_hdf5(trial):
+            return False
+        with h5py.File(trial, "r") as file:
+            return all(isinstance(item, h5py.Dataset) and len(item) == 1 for item in file.values())
 
 
 def _digest(part: Part) -> str:

@@ -18,13 +18,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sparsegen.data.files import whole_file
 from sparsegen.data.formats import Format, formats
 from sparsegen.data.jetnet import jet_grid
 from sparsegen.data.reader import Reader, rows_of
+from sparsegen.data.source import EventsSource
 from sparsegen.errors import DataError, MissingExtraError
 from sparsegen.events import Column, Events
 
-__all__ = ["JetClassReader"]
+__all__ = ["JetClassReader", "write_jetclass"]
 
 _NEEDED = ("part_px", "part_py", "part_deta", "part_dphi", "jet_pt")
 _TAGS = ("isChargedHadron", "isNeutralHadron", "isPhoton", "isElectron", "isMuon")
@@ -132,6 +134,67 @@ class JetClassReader(Reader):
         return flags.argmax(1)
 
 
+def write_jetclass(source: EventsSource, path: Path, overwrite: bool = False) -> None:
+    """Write jets in the JetClass layout: the conditions ``jet_*`` as branches, a ``label_*`` flag for each class.
+
+    Raises:
+        DataError: They are not points in etarel, phirel with ptrel, further columns of the layout, and the conditions
+            jet_pt, jet_eta and jet_phi.
+        MissingExtraError: uproot or awkward is not installed.
+    """
+    events = source.events.detach().to("cpu")
+    branches = {column: branch for branch, column in _EXTRA}
+    needed = ("jet_pt", "jet_eta", "jet_phi")
+    fits = not events.is_cells and events.axes == JetClassReader.axes and events.columns[:1] == (Column("ptrel"),)
+    if not fits or set(events.columns[1:]) - set(branches) or set(needed) - set(events.conditions):
+        raise DataError(
+            f"{path}: JetClass holds points in etarel, phirel with ptrel (and {', '.join(c.name for c in branches)}) "
+            f"and the conditions {', '.join(needed)}; given {events}"
+        )
+    try:
+        import awkward
+        import uproot
+    except ImportError:
+        raise MissingExtraError("uproot", "root", f"writing {path}") from None
+    assert events.condition is not None
+    jets = {
+        name: values.float().numpy()
+        for name, values in zip(events.conditions, events.condition.T, strict=True)
+        if name.startswith("jet_")
+    }
+    owner = events.batch
+    jet_pt, jet_eta, jet_phi = (torch.from_numpy(jets[name]).double()[owner] for name in needed)
+    coords = events.coords.double()
+    pt = events.column("ptrel").double() * jet_pt
+    # Deta is counted away from the centre
+    eta = jet_eta + torch.where(jet_eta < 0, -coords[:, 0], coords[:, 0])
+    phi = jet_phi + coords[:, 1]
+    hits = {
+        "px": pt * phi.cos(),
+        "py": pt * phi.sin(),
+        "pz": pt * eta.sinh(),
+        "deta": coords[:, 0],
+        "dphi": coords[:, 1],
+    }
+    for column in events.columns[1:]:
+        hits[branches[column].removeprefix("part_")] = events.column(column.name)
+    flags = {}
+    if source.labels is not None:
+        flags = {f"label_{name}": (source.labels == k).numpy() for k, name in enumerate(source.classes)}
+    rows = 10_000
+    kinds = {"part": f"var * {{{', '.join(f'{name}: float32' for name in hits)}}}"}
+    kinds |= dict.fromkeys(jets, "float32") | dict.fromkeys(flags, "bool")
+    with whole_file(path, overwrite) as part, uproot.recreate(part) as file:
+        file.mktree("tree", kinds)
+        for start in range(0, len(events), rows):
+            some = events[start : start + rows]
+            inside = slice(int(events.offsets[start]), int(events.offsets[start]) + len(some.coords))
+            counts = some.counts.numpy()
+            particles = {name: awkward.unflatten(hits[name][inside].float().numpy(), counts) for name in hits}
+            per_jet = {name: values[start : start + rows] for name, values in (jets | flags).items()}
+            file["tree"].extend({"part": awkward.zip(particles), **per_jet})
+
+
 def _matches(path: Path) -> bool:
     if not path.is_file():
         return False
@@ -139,4 +202,14 @@ def _matches(path: Path) -> bool:
         return file.read(4) == _MAGIC
 
 
-formats.register("jetclass")(Format("jetclass", "JetClass ROOT (extra root)", (".root",), _matches, JetClassReader))
+formats.register("jetclass")(
+    Format(
+        "jetclass",
+        "JetClass ROOT (extra root)",
+        (".root",),
+        _matches,
+        JetClassReader,
+        write_jetclass,
+        labels=True,
+    )
+)

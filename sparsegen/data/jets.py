@@ -128,9 +128,10 @@ def check_sums(
         )
 
 
-def padded(particles: NDArray[np.float64], events: Events, length: int | None = None) -> NDArray[np.float64]:
+def padded(particles: NDArray[Any], events: Events, length: int | None = None) -> NDArray[Any]:
     """Particles ``(N, F)`` of jets as rows ``(B, M, F)``, zero where there is none."""
-    values = np.zeros((len(events), int(events.counts.max()) if length is None else length, particles.shape[1]))
+    length = int(events.counts.max()) if length is None else length
+    values = np.zeros((len(events), length, particles.shape[1]), particles.dtype)
     owner = events.batch.numpy()
     values[owner, np.arange(len(owner)) - events.offsets[:-1].numpy()[owner]] = particles
     return values

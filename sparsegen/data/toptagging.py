@@ -2,7 +2,8 @@
 
 The table ``table/table`` has ``values_block_0 (804,)``: E, px, py, pz of 200 particles, zero where there is none, then
 of the true top; and ``values_block_1 (2,)``, whose last is 1 for top jets. All in GeV. Where pandas stored the frame in
-its fixed form, the same blocks are the arrays ``table/block0_values`` and ``table/block1_values``.
+its fixed form, the same blocks are the arrays ``table/block0_values`` and ``table/block1_values``; so it is written
+here, for ``pandas.read_hdf`` to read as a frame with the published columns.
 
 References:
     The Machine Learning Landscape of Top Taggers, Kasieczka et al., 2019, https://arxiv.org/abs/1902.09914
@@ -14,22 +15,27 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from sparsegen.data.files import whole_file
 from sparsegen.data.formats import Format, formats
 from sparsegen.data.jetnet import jet_grid
-from sparsegen.data.jets import JET_CONDITIONS, jet_events
+from sparsegen.data.jets import JET_CONDITIONS, check_sums, jet_events, momenta, padded
+from sparsegen.data.labels import labels_in
 from sparsegen.data.reader import Finding, HDF5Reader, hdf5_keys, require, rows_of
+from sparsegen.data.source import EventsSource
 from sparsegen.errors import DataError
 from sparsegen.events import Column, Events
 
-__all__ = ["TopTaggingReader"]
+__all__ = ["TopTaggingReader", "write_top_tagging"]
 
 _TABLE = "table/table"
 _FIXED = ("table/block0_values", "table/block1_values")
 _WIDTH = 804
 _PARTICLES = 200
+_CLASSES = ("qcd", "top")
 
 
 class TopTaggingReader(HDF5Reader):
@@ -38,7 +44,7 @@ class TopTaggingReader(HDF5Reader):
     axes = ("etarel", "phirel")
     columns = (Column("ptrel"), Column("energy", "GeV"))
     conditions = JET_CONDITIONS
-    classes = ("qcd", "top")
+    classes = _CLASSES
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -101,10 +107,85 @@ def _require_fields(path: Path, kind: np.dtype[Any]) -> None:
         )
 
 
+def write_top_tagging(source: EventsSource, path: Path, overwrite: bool = False) -> None:
+    """Write jets as the top-tagging sets' frame, in its fixed form; the true top, which events do not carry, is zero.
+
+    Raises:
+        DataError: They are not labelled points in etarel, phirel with ptrel and energy [GeV], each the sum of its at
+            most 200 particles.
+    """
+    events = source.events.detach().to("cpu")
+    if events.is_cells or events.axes != TopTaggingReader.axes or events.columns != TopTaggingReader.columns:
+        raise DataError(
+            f"{path}: top-tagging files hold points in etarel, phirel with ptrel and energy [GeV]; given {events}"
+        )
+    labels = labels_in(source, _CLASSES, path, "a top-tagging file")
+    if int(events.counts.max()) > _PARTICLES:
+        event = int(events.counts.argmax())
+        raise DataError(
+            f"{path}: event {event} has {int(events.counts[event])} particles and a top-tagging file holds "
+            f"{_PARTICLES}; cut it first"
+        )
+    pt, eta, phi = momenta(events, path, "a top-tagging file")
+    check_sums(events, pt, eta, phi, path, "a top-tagging file")
+    energy = events.column("energy").double().numpy()
+    particles = np.stack([energy, pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta)], axis=1).astype(np.float32)
+    names = [f"{name}_{i}" for i in range(_PARTICLES) for name in ("E", "PX", "PY", "PZ")]
+    names += ["truthE", "truthPX", "truthPY", "truthPZ"]
+    flags = ["ttv", "is_signal_new"]
+    rows = 1024
+    with whole_file(path, overwrite) as part, h5py.File(part, "w") as file:
+        table = file.create_group("table")
+        options: dict[str, Any] = {"compression": "gzip", "shuffle": True, "fletcher32": True}
+        block = table.create_dataset(
+            "block0_values", (len(events), _WIDTH), "f4", chunks=(min(len(events), 256), _WIDTH), **options
+        )
+        for start in range(0, len(events), rows):
+            some = events[start : start + rows]
+            hits = particles[int(events.offsets[start]) :][: len(some.coords)]
+            block[start : start + len(some), : 4 * _PARTICLES] = padded(hits, some, _PARTICLES).reshape(len(some), -1)
+        table["block1_values"] = np.stack([np.zeros_like(labels), labels], axis=1)
+        table["axis1"] = np.arange(len(events))
+        for key, items in {"axis0": names + flags, "block0_items": names, "block1_items": flags}.items():
+            table[key] = np.array(items, dtype="S")
+        _describe(file)
+
+
+def _describe(file: h5py.File) -> None:
+    """Say what pandas and PyTables need to know of the frame's arrays."""
+
+    def note(node: Any, **facts: Any) -> None:
+        for name, value in facts.items():
+            # PyTables takes text of fixed length for text only where it is marked as UTF-8
+            kind = h5py.string_dtype("utf-8", len(value)) if isinstance(value, str) else None
+            node.attrs.create(name, value, dtype=kind)
+
+    nothing = h5py.Empty("S1")
+    note(file, CLASS="GROUP", TITLE=nothing, VERSION="1.0", PYTABLES_FORMAT_VERSION="2.1")
+    table = file["table"]
+    note(table, CLASS="GROUP", TITLE=nothing, VERSION="1.0", encoding="UTF-8", errors="strict", pandas_type="frame")
+    note(table, nblocks=2, ndim=2)
+    for key, data in table.items():
+        kind, layout = ("CARRAY", "1.1") if data.chunks else ("ARRAY", "2.4")
+        note(data, CLASS=kind, FLAVOR="numpy", TITLE=nothing, VERSION=layout, transposed=np.uint8(1))
+        if data.ndim == 1:
+            note(table, **{f"{key}_variety": "regular"})
+            # N. is None, pickled: the axis has no name
+            note(data, kind="integer" if data.dtype.kind == "i" else "string", name="N.", nan_rep=nothing)
+
+
 def _matches(path: Path) -> bool:
     return "table" in hdf5_keys(path)
 
 
 formats.register("toptagging")(
-    Format("toptagging", "top-tagging reference HDF5 (pandas table)", (".h5",), _matches, TopTaggingReader)
+    Format(
+        "toptagging",
+        "top-tagging reference HDF5 (pandas table)",
+        (".h5",),
+        _matches,
+        TopTaggingReader,
+        write_top_tagging,
+        labels=True,
+    )
 )
