@@ -26,6 +26,7 @@ from sparsegen.events import Events
 
 __all__ = ["SHAPES", "SOLIDS", "make_solids", "to_unit_box"]
 
+_POINTS = 2048
 _PIECE = 256
 _MESHES = 32
 Solid = Callable[[NDArray[np.float64], int, np.random.Generator], NDArray[np.float64]]
@@ -174,13 +175,20 @@ def _save_meshes(
     save_piece(path, Piece(events, None if labels is None else labels[kept], notes=tuple(notes)))
 
 
-def _save_sets(path: Path, source: str, positions: NDArray[np.int64]) -> None:
-    """Point sets as they are, but for their scale."""
+def _save_sets(path: Path, source: str, positions: NDArray[np.int64], points: int | None, seed: int) -> None:
+    """Point sets as they are, but for their scale, or some points of each."""
     opened = data.open(source, check=False)
     events = opened[positions]
     boxed = [to_unit_box(events[k].coords.double().numpy()[None])[0] for k in range(len(events))]
     labels = opened.labels
     events = events.replace(coords=torch.from_numpy(np.concatenate(boxed).astype(np.float32)), grid=unit_box(3))
+    if points is not None:
+        keep = torch.zeros(len(events.coords), dtype=torch.bool)
+        for row, start, size in zip(positions.tolist(), events.offsets.tolist(), events.counts.tolist(), strict=False):
+            if size < points:
+                raise DataError(f"{source}: set {row} has {size} points, {points} asked for; give fewer --points")
+            keep[start + np.random.default_rng([seed, row]).choice(size, points, replace=False)] = True
+        events = events.select_hits(keep)
     save_piece(path, Piece(events, None if labels is None else labels[positions].numpy()))
 
 
@@ -193,7 +201,11 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
     output_arguments(parser)
     processes_argument(parser)
-    parser.add_argument("--points", type=int, default=2048, help="points of each cloud, by area (%(default)s)")
+    parser.add_argument(
+        "--points",
+        type=int,
+        help=f"points of each cloud, by area ({_POINTS}); of point sets: so many of each, at random, all by default",
+    )
     parser.add_argument("--seed", type=int, default=1, help="decides everything random (%(default)s)")
     solids = parser.add_argument_group("solids only")
     solids.add_argument(
@@ -205,13 +217,13 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help=f"which: {', '.join(SOLIDS)} (all)",
     )
     solids.add_argument("--clouds", type=int, default=1000, help="of each solid (%(default)s)")
-    meshes = parser.add_argument_group("meshes only")
+    meshes = parser.add_argument_group("meshes and point sets")
     meshes.add_argument(
         "--classes",
         nargs="+",
         default=[],
         metavar="CLASS",
-        help="only these are unpacked and sampled, or the word all; by default all, but of kicad nine with about a "
+        help="only these are unpacked or taken, or the word all; by default all, but of kicad nine with about a "
         f"hundred models or more each: {', '.join(COLLECTIONS['kicad'].default)}",
     )
     meshes.add_argument(
@@ -224,7 +236,8 @@ def _solids(options: argparse.Namespace) -> tuple[list[Chunk], tuple[str, ...]]:
     for label, kind in enumerate(options.kinds):
         for start in range(0, options.clouds, _PIECE):
             size = min(_PIECE, options.clouds - start)
-            arguments = (kind, label, start, size, options.points, options.seed, label * options.clouds + start)
+            first = label * options.clouds + start
+            arguments = (kind, label, start, size, options.points or _POINTS, options.seed, first)
             chunks.append(Chunk(f"{len(chunks):06d}.npz", _save_solids, arguments))
     return chunks, tuple(options.kinds)
 
@@ -235,30 +248,30 @@ def _mesh_chunks(options: argparse.Namespace, source: Path, classes: list[str]) 
     for start in range(0, len(files), _MESHES):
         some = slice(start, start + _MESHES)
         known = None if labels is None else labels[some]
-        arguments = (files[some], known, start, options.points, options.seed, options.skip_unreadable)
+        arguments = (files[some], known, start, options.points or _POINTS, options.seed, options.skip_unreadable)
         chunks.append(Chunk(f"{start // _MESHES:06d}.npz", _save_meshes, arguments))
     return chunks, names
 
 
-def _set_chunks(source: str) -> tuple[list[Chunk], tuple[str, ...]]:
-    opened = data.open(source)
+def _set_chunks(options: argparse.Namespace, source: str, classes: list[str]) -> tuple[list[Chunk], tuple[str, ...]]:
+    opened = data.open(source, classes=classes)
     if opened.axes != ("x", "y", "z"):
         raise DataError(f"{source}: has the axes {', '.join(opened.axes)}; expected point sets or meshes in x, y, z")
-    rows = np.arange(len(opened))
-    starts = range(0, len(opened), _PIECE)
-    return [
-        Chunk(f"{k:06d}.npz", _save_sets, (source, rows[start : start + _PIECE])) for k, start in enumerate(starts)
-    ], opened.classes
+    chunks = []
+    for k, start in enumerate(range(0, len(opened), _PIECE)):
+        arguments = (source, opened.rows[start : start + _PIECE], options.points, options.seed)
+        chunks.append(Chunk(f"{k:06d}.npz", _save_sets, arguments))
+    return chunks, opened.classes
 
 
 def _run(options: argparse.Namespace) -> int:
-    if options.points < 1 or options.clouds < 1:
-        raise ConfigError(f"{options.clouds} clouds of {options.points} points; expected at least one of each")
+    if (options.points is not None and options.points < 1) or options.clouds < 1:
+        raise ConfigError(f"{options.clouds} clouds of {options.points or 0} points; expected at least one of each")
     refuse_existing(options.output, options.overwrite)
     facts = {"source": options.source, "points": options.points, "seed": options.seed}
     unpacked = options.output.with_name(options.output.name + ".meshes")
     if options.source == "solids":
-        facts |= {"kinds": options.kinds, "clouds": options.clouds}
+        facts |= {"kinds": options.kinds, "clouds": options.clouds, "points": options.points or _POINTS}
         chunks, classes = _solids(options)
     else:
         named = COLLECTIONS.get(options.source)
@@ -270,7 +283,11 @@ def _run(options: argparse.Namespace) -> int:
         facts |= {"from": str(source), "sha256": file_hash(source), "classes": wanted}
         folder = prepare_meshes(source, wanted, unpacked)
         sets = folder == source and recognise(folder).name != "mesh"
-        chunks, classes = _set_chunks(str(folder)) if sets else _mesh_chunks(options, folder, wanted)
+        if sets:
+            chunks, classes = _set_chunks(options, str(folder), wanted)
+        else:
+            facts["points"] = options.points or _POINTS
+            chunks, classes = _mesh_chunks(options, folder, wanted)
     made = {"program": "data_tools shapes", **facts}
 
     def assemble(paths: list[Path]) -> int:

@@ -100,7 +100,10 @@ def make_toy(
     if name != "bernoulli":
         raise ConfigError(unknown_name("toy", name, TOY_SETS))
     if not 0 < occupancy <= 1 or size < 1:
-        raise ConfigError(f"images of {size} x {size} cells, {occupancy:g} active; expected a share above 0, at most 1")
+        raise ConfigError(
+            f"images of {size} x {size} cells, {occupancy:g} active; expected at least one cell, and a share above "
+            "0, at most 1"
+        )
     grid = Grid.regular((size, size), (0, 0), (size, size), ("y", "x"))
     # Dense only some images at a time
     block = max(1, _BLOCK // size**2)

@@ -209,6 +209,31 @@ class TestShapes:
         area = np.cumsum(np.sqrt(0.25 + 0.75 * heights**2))
         assert float(np.median(oblate)) == pytest.approx(heights[np.searchsorted(area, area[-1] / 2)], abs=0.01)
 
+    def test_point_sets_are_thinned_where_points_are_asked_for(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        generator = np.random.default_rng(0)
+        for name in ("chair", "lamp"):
+            (tmp_path / "in" / name).mkdir(parents=True)
+            for k in range(2):
+                np.save(tmp_path / "in" / name / f"{k}.npy", generator.random((50 + k, 3), dtype=np.float32))
+
+        def run(name: str, *options: str) -> int:
+            return main(["shapes", str(tmp_path / "in"), str(tmp_path / name), "--classes", "lamp", *options])
+
+        assert run("all.h5") == 0
+        assert run("some.h5", "--points", "50") == 0
+        whole, some = data.open(tmp_path / "all.h5"), data.open(tmp_path / "some.h5")
+        assert whole[:].counts.tolist() == [50, 51]
+        assert some[:].counts.tolist() == [50, 50]
+        assert some.labels is not None
+        assert some.labels.tolist() == [1, 1]
+        # On the scale of the whole set, each point at most once
+        both = torch.cat([whole[1].coords, some[1].coords]).unique(dim=0)
+        assert len(both) == 51
+        assert run("more.h5", "--points", "51") == 2
+        assert "set 2 has 50 points, 51 asked for" in capsys.readouterr().err
+
     def test_folders_of_points_are_boxed_and_keep_their_classes(self, tmp_path: Path) -> None:
         for name, shift in [("chair", 0.0), ("lamp", 5.0)]:
             (tmp_path / "in" / name).mkdir(parents=True)
