@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from sparsegen import __version__
 
-__all__ = ["kept_in", "remembered"]
+__all__ = ["is_kept", "kept_in", "remembered"]
 
 Arrays = Mapping[str, NDArray[Any]]
 _folder: ContextVar[Path | None] = ContextVar("folder", default=None)
@@ -36,6 +36,13 @@ def kept_in(folder: str | Path | None) -> Iterator[None]:
         _folder.reset(token)
 
 
+def is_kept(source: object) -> bool:
+    """Whether :func:`remembered` keeps what is computed from a source."""
+    return _folder.get() is not None and all(
+        getattr(source, name, None) is not None for name in ("fingerprint", "rows", "view")
+    )
+
+
 def remembered(source: object, what: str, make: Callable[[], Arrays]) -> Arrays:
     """Arrays computed from a file, or read back if they were computed before.
 
@@ -45,10 +52,9 @@ def remembered(source: object, what: str, make: Callable[[], Arrays]) -> Arrays:
         make: The computation.
     """
     folder = _folder.get()
-    held = [getattr(source, name, None) for name in ("fingerprint", "rows", "view")] if folder is not None else []
-    if folder is None or any(part is None for part in held):
+    if folder is None or not is_kept(source):
         return make()
-    fingerprint, rows, view = held
+    fingerprint, rows, view = (getattr(source, name) for name in ("fingerprint", "rows", "view"))
     key = hashlib.sha256(repr((__version__, what, fingerprint, str(view))).encode())
     key.update(np.ascontiguousarray(rows).tobytes())
     path = folder / f"{key.hexdigest()[:32]}.npz"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,14 +13,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from sparsegen.errors import DataError
 from sparsegen.events import Events
-from sparsegen.metrics.cache import remembered
+from sparsegen.metrics.cache import is_kept, remembered
 from sparsegen.metrics.inputs import EventsLike, check_comparable, portions, valid_events
 from sparsegen.metrics.observables import summary_features
 from sparsegen.metrics.ranks import gathered
 
-__all__ = ["Features", "FeatureSample", "Moments", "collect", "collect_pair"]
+__all__ = ["Features", "FeatureSample", "Moments", "Spilled", "check_pair", "collect", "collect_pair"]
 
 Array = NDArray[np.float64]
+BLOCK = 16384
+"""Rows of features that are in memory at a time."""
 
 Features = Callable[[Events], "Array | tuple[Array, tuple[str, ...]]"]
 """Events -> ``(B, F)``, with or without names of the features."""
@@ -41,6 +45,11 @@ class FeatureSample:
     def __len__(self) -> int:
         return len(self.values)
 
+    @property
+    def width(self) -> int:
+        """Features an event."""
+        return int(self.values.shape[1])
+
 
 def collect(
     events: EventsLike, features: Features = summary_features, *, role: str, invalid: str = "leave_out"
@@ -56,39 +65,115 @@ def collect(
     named = name.strip(".") and "<" not in name
     held = remembered(events, f"features {name} {invalid}", make) if named else make()
     if not len(held["values"]):
-        raise DataError(
-            f"the {role} sample has no event that can be evaluated: {int(held['invalid'])} of {len(events)} are invalid"
-        )
+        raise _nothing(role, int(held["invalid"]), len(events))
     return FeatureSample(held["values"], tuple(str(n) for n in held["names"]), int(held["invalid"]))
 
 
-def _collected(events: EventsLike, features: Features, role: str, invalid: str) -> dict[str, NDArray[Any]]:
-    rows: list[Array] = [np.empty((0, 0))]
-    names: tuple[str, ...] = ()
-    left_out = 0
+def _portions(
+    events: EventsLike, features: Features, role: str, invalid: str
+) -> Iterator[tuple[Array, tuple[str, ...], int]]:
+    """Features of each portion, their names, and the events left out."""
     for portion in portions(events):
         kept, bad = valid_events(portion, role=role, invalid=invalid)
         answer = features(kept)
         values, names = answer if isinstance(answer, tuple) else (answer, ())
         values = np.asarray(values, dtype=np.float64)
         finite = np.isfinite(values).all(1)
-        left_out += bad + int((~finite).sum())
-        rows.append(values[finite])
-    found = np.concatenate(rows[1:]) if len(rows) > 1 else rows[0]
-    return {"values": found, "names": np.array(names, dtype=str), "invalid": np.array(left_out)}
+        yield values[finite], names, bad + int((~finite).sum())
+
+
+def _collected(events: EventsLike, features: Features, role: str, invalid: str) -> dict[str, NDArray[Any]]:
+    found = list(_portions(events, features, role, invalid))
+    return {
+        "values": np.concatenate([values for values, _, _ in found] or [np.empty((0, 0))]),
+        "names": np.array(found[-1][1] if found else (), dtype=str),
+        "invalid": np.array(sum(left_out for _, _, left_out in found)),
+    }
+
+
+class Spilled:
+    """The features of a sample in a temporary file, read a block at a time: memory does not grow with the sample.
+
+    The file is gone when the ``with`` block ends.
+
+    Args:
+        events: The sample.
+        features: Events -> ``(B, F)``.
+        role: ``generated`` or ``reference``, for messages.
+        invalid: What to do with events that cannot be evaluated, see :class:`Protocol`.
+
+    Raises:
+        DataError: No event can be evaluated.
+    """
+
+    def __init__(self, events: EventsLike, features: Features, *, role: str, invalid: str = "leave_out") -> None:
+        self._rows = 0
+        self.invalid = 0
+        self.width = 0
+        self.largest: Array = np.zeros(0)
+        """Largest magnitude of each feature ``(F,)``."""
+        with contextlib.ExitStack() as stack:
+            self._file = stack.enter_context(tempfile.TemporaryFile())
+            for values, left_out in self._parts(events, features, role, invalid):
+                self.invalid += left_out
+                if len(values):
+                    self._file.write(np.ascontiguousarray(values).data.cast("B"))
+                    top = np.abs(values).max(0)
+                    self.largest = np.maximum(self.largest, top) if self._rows else top
+                    self._rows += len(values)
+                    self.width = values.shape[1]
+            if not self._rows:
+                raise _nothing(role, self.invalid, len(events))
+            self._stack = stack.pop_all()
+
+    @staticmethod
+    def _parts(events: EventsLike, features: Features, role: str, invalid: str) -> Iterator[tuple[Array, int]]:
+        if is_kept(events):
+            # Features that are kept on disk, and read back from there, are whole arrays.
+            sample = collect(events, features, role=role, invalid=invalid)
+            yield sample.values, sample.invalid
+            return
+        for values, _, left_out in _portions(events, features, role, invalid):
+            yield values, left_out
+
+    def __enter__(self) -> Spilled:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def blocks(self) -> Iterator[Array]:
+        """All rows, ``(rows, F)`` at a time."""
+        self._file.seek(0)
+        for start in range(0, self._rows, BLOCK):
+            block = np.empty((min(BLOCK, self._rows - start), self.width))
+            self._file.readinto(block.data.cast("B"))
+            yield block
+
+
+def _nothing(role: str, invalid: int, n: int) -> DataError:
+    return DataError(f"the {role} sample has no event that can be evaluated: {invalid} of {n} are invalid")
 
 
 def collect_pair(
     generated: EventsLike, reference: EventsLike, features: Features = summary_features, *, invalid: str = "leave_out"
 ) -> tuple[FeatureSample, FeatureSample]:
     """Features of both sides, which must have the same axes, columns and units."""
-    if len(generated) == 0 or len(reference) == 0:
-        raise DataError(f"{len(generated)} generated and {len(reference)} reference events; both must be above 0")
-    check_comparable(generated[0:1], reference[0:1])
+    check_pair(generated, reference)
     return (
         collect(generated, features, role="generated", invalid=invalid),
         collect(reference, features, role="reference", invalid=invalid),
     )
+
+
+def check_pair(generated: EventsLike, reference: EventsLike) -> None:
+    """Raises unless both sides hold events of the same axes, columns and units."""
+    if len(generated) == 0 or len(reference) == 0:
+        raise DataError(f"{len(generated)} generated and {len(reference)} reference events; both must be above 0")
+    check_comparable(generated[0:1], reference[0:1])
 
 
 class Moments:

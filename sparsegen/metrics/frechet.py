@@ -11,7 +11,8 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +22,7 @@ from scipy.optimize import nnls
 from sparsegen.errors import DataError
 from sparsegen.events import Events
 from sparsegen.metrics.efp import efps
-from sparsegen.metrics.features import Features, FeatureSample, collect_pair
+from sparsegen.metrics.features import BLOCK, Features, FeatureSample, Moments, Spilled, check_pair, collect_pair
 from sparsegen.metrics.inputs import EventsLike, warn_small
 from sparsegen.metrics.metric import TooFewError, metric
 from sparsegen.metrics.observables import summary_features
@@ -41,9 +42,11 @@ __all__ = [
 ]
 
 Array = NDArray[np.float64]
+Index = NDArray[np.int64]
+MeanAndCovariance = tuple[Array, Array]
 
-ROWS = 4096
-"""Rows that are centred at a time."""
+ROWS = 2048
+"""Rows whose products are formed at a time."""
 RANK = 1e-6
 """Standard deviations, over the largest, below which a direction counts as constant."""
 ERROR = "delta method, and a part of its mean between real samples"
@@ -81,26 +84,9 @@ def _factor(covariance: Array) -> tuple[Array, Array]:
     return vectors * roots, (vectors * np.divide(1.0, roots, out=np.zeros_like(roots), where=seen)).T
 
 
-def _weighted(x: Array, weights: Array) -> tuple[Array, Array]:
-    """Mean and unbiased covariance of rows that count ``weights`` times each."""
-    n = weights.sum()
-    mean = weights @ x / n
-    scatter = np.zeros((x.shape[1], x.shape[1]))
-    # In blocks, so that no copy of the sample is made.
-    for start in range(0, len(x), ROWS):
-        rows = slice(start, start + ROWS)
-        centred = (x[rows] - mean) * np.sqrt(weights[rows])[:, None]
-        scatter += centred.T @ centred
-    return mean, scatter / (n - 1)
-
-
-def _distance(x: Array, y: Array, u: Array | None = None, v: Array | None = None) -> float:
-    u, v = (np.ones(len(z)) if w is None else w for z, w in ((x, u), (y, v)))
-    return frechet_distance(*_weighted(x, u), *_weighted(y, v))
-
-
-def _draws(rng: np.random.Generator, n: int, size: int) -> Array:
-    return np.bincount(rng.choice(n, size=size), minlength=n).astype(np.float64)
+def _moments(x: Array) -> MeanAndCovariance:
+    found = Moments().update(x)
+    return found.mean, found.covariance
 
 
 def frechet_infinity(
@@ -131,16 +117,100 @@ def frechet_infinity(
     Returns:
         The intercept and its error.
     """
-    rng = np.random.default_rng(seed)
-    sizes = (1 / np.linspace(1.0 / smallest, 1.0 / largest, points)).astype(np.int32)
-    means = []
-    for size in sizes:
-        batch = []
-        for _ in range(batches):
-            v, u = _draws(rng, len(reference), size), _draws(rng, len(generated), size)
-            batch.append(_distance(generated, reference, u, v))
-        means.append(np.mean(batch))
-    return _intercept(1.0 / sizes, np.array(means))
+    draws = Draws(len(generated), len(reference), smallest, largest, points, batches, seed)
+    return draws.extrapolate(
+        batch_moments(blocks_of(generated), draws.generated), batch_moments(blocks_of(reference), draws.reference)
+    )
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The batches behind an extrapolated distance, drawn anew each time that they are asked for: none is kept.
+
+    Args:
+        n: Generated rows to draw from.
+        m: Reference rows.
+        smallest: Smallest batch.
+        largest: Largest batch.
+        points: Batch sizes.
+        batches: Batches of each size.
+        seed: Of the draws.
+    """
+
+    n: int
+    m: int
+    smallest: int
+    largest: int
+    points: int
+    batches: int
+    seed: int
+
+    @property
+    def sizes(self) -> NDArray[np.int32]:
+        """The batch sizes."""
+        return (1 / np.linspace(1.0 / self.smallest, 1.0 / self.largest, self.points)).astype(np.int32)
+
+    def _pairs(self) -> Iterator[tuple[Index, Index]]:
+        rng = np.random.default_rng(self.seed)
+        for size in np.repeat(self.sizes, self.batches):
+            theirs = rng.choice(self.m, size=size)
+            yield rng.choice(self.n, size=size), theirs
+
+    def generated(self) -> Iterator[Index]:
+        """Generated rows of each batch."""
+        return (ours for ours, _ in self._pairs())
+
+    def reference(self) -> Iterator[Index]:
+        """Reference rows of each batch."""
+        return (theirs for _, theirs in self._pairs())
+
+    def extrapolate(
+        self, generated: list[MeanAndCovariance], reference: list[MeanAndCovariance]
+    ) -> tuple[float, float]:
+        """The distance of infinite batches and its error, from the moments of each batch."""
+        values = [frechet_distance(*ours, *theirs) for ours, theirs in zip(generated, reference, strict=True)]
+        return _intercept(1.0 / self.sizes, np.mean(np.reshape(values, (self.points, self.batches)), axis=1))
+
+
+def blocks_of(rows: Array) -> Iterator[Array]:
+    """Rows in blocks."""
+    return (rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK))
+
+
+def batch_moments(blocks: Iterable[Array], drawn: Callable[[], Iterator[Index]]) -> list[MeanAndCovariance]:
+    """Mean and unbiased covariance of each of many batches of rows, in one pass over the rows.
+
+    Args:
+        blocks: All rows, ``(rows, F)`` at a time.
+        drawn: Gives the row numbers of batch after batch, the same each time.
+    """
+    start, sums, centre = 0, np.zeros(()), np.zeros(())
+    for block in blocks:
+        if start == 0:
+            # Sums of squares about a place near the mean lose nothing.
+            centre = block.mean(0)
+            first, second = np.triu_indices(len(centre))
+        counts = np.stack([_counted(rows, start, len(block)) for rows in drawn()])
+        for part in range(0, len(block), ROWS):
+            rows = slice(part, part + ROWS)
+            shifted = block[rows] - centre
+            terms = np.concatenate([np.ones((len(shifted), 1)), shifted, shifted[:, first] * shifted[:, second]], 1)
+            sums = sums + counts[:, rows].astype(np.float64) @ terms
+        start += len(block)
+    found = []
+    width = len(centre)
+    for row in sums:
+        n, step = row[0], row[1 : width + 1] / row[0]
+        covariance = np.empty((width, width))
+        covariance[first, second] = covariance[second, first] = row[width + 1 :]
+        found.append((centre + step, (covariance - n * np.outer(step, step)) / (n - 1)))
+    return found
+
+
+def _counted(rows: Index, start: int, length: int) -> NDArray[np.int32]:
+    """How often each row of a block is drawn."""
+    here = rows - start
+    return np.bincount(here[(here >= 0) & (here < length)], minlength=length).astype(np.int32)
 
 
 def _intercept(x: Array, y: Array) -> tuple[float, float]:
@@ -189,7 +259,7 @@ def linear_frechet(x: Array, y: Array, *, own_scale: bool = False) -> Linear:
         own_scale: Features are in units of their spread over y, which then moves with y.
     """
     n, m = len(x), len(y)
-    (m1, s1), (m2, s2) = (_weighted(z, np.ones(len(z))) for z in (x, y))
+    (m1, s1), (m2, s2) = _moments(x), _moments(y)
     (l1, inverse1), (l2, inverse2) = _factor(s1), _factor(s2)
     u, overlap, vt = np.linalg.svd(l1.T @ l2)
     one = np.eye(len(m1))
@@ -209,17 +279,18 @@ def _variance(centred: Array, linear: Array, square: Array, n: int) -> float:
 
 
 def _between_reals(
-    x: Array, y: Array, setting: Protocol, seed: int, statistic: Callable[[Array, Array], tuple[float, float]]
+    sizes: tuple[int, int], setting: Protocol, seed: int, statistic: Callable[[Index, Index], tuple[float, float]]
 ) -> tuple[float, float, str]:
     """Distance and its variance, as the delta method has it, for samples of one law; and how they were measured."""
-    half = len(y) // 2
+    n, m = sizes
+    half = m // 2
     if half < 2:
-        return math.nan, math.nan, f"not measured: {len(y)} reference events are too few to split"
-    halves = split_halves(len(y), setting.pairs, np.random.default_rng([seed, 1]))
+        return math.nan, math.nan, f"not measured: {m} reference events are too few to split"
+    halves = split_halves(m, setting.pairs, np.random.default_rng([seed, 1]))
     # The mean of a squared distance between samples of one law falls as 1 / n.
-    scale = (1 / len(x) + 1 / len(y)) / (2 / half)
+    scale = (1 / n + 1 / m) / (2 / half)
     note = f"mean of {setting.pairs} splits of the reference into halves of {half}, scaled to the sizes compared"
-    floor, variance = np.mean([statistic(y[a], y[b]) for a, b in halves], axis=0)
+    floor, variance = np.mean([statistic(a, b) for a, b in halves], axis=0)
     return float(floor * scale), float(variance * scale**2), note
 
 
@@ -247,7 +318,9 @@ def frechet(
         raise TooFewError(f"frechet: {len(pair[0])} generated and {len(pair[1])} reference events; use 2 or more")
     x, y = _scaled(pair, "spread")
     found = linear_frechet(x, y, own_scale=True)
-    floor, null, how = _between_reals(x, y, setting, seed, lambda a, b: linear_frechet(a, b, own_scale=True)[:2])
+    floor, null, how = _between_reals(
+        (len(x), len(y)), setting, seed, lambda a, b: linear_frechet(y[a], y[b], own_scale=True)[:2]
+    )
     note: dict[str, Any] = {
         "name": "whole",
         "events": [len(x), len(y)],
@@ -275,7 +348,9 @@ def fpd(
     """Fréchet physics distance: of energy-flow polynomials, extrapolated to infinite samples.
 
     Features are divided by their largest magnitude in the reference. Under the protocol ``jetnet0.2`` batches have
-    20,000 to 50,000 events, drawn with replacement, and the error is that of the fit; otherwise the largest batch is
+    20,000 to 50,000 events, drawn with replacement, the error is that of the fit, and features pass through a temporary
+    file, so that memory does not grow with the sample (but for 16 bytes a reference jet, the splits of the floor);
+    otherwise the largest batch is
     the smaller sample and the error is that of sampling. It takes the scale as given, which all samples share that are
     held against one reference; the protocol's ``scale_error`` is what another reference would add.
 
@@ -287,37 +362,81 @@ def fpd(
         seed: Of the batches.
     """
     setting = resolve(protocol)
+    if setting.name in PUBLISHED:
+        return _published(generated, reference, features, setting, seed)
     pair = collect_pair(generated, reference, features, invalid=setting.invalid)
     x, y = _scaled(pair, "maximum")
-    published = setting.name in PUBLISHED
-    largest = 50_000 if published else min(len(x), len(y), 50_000)
-    smallest = PUBLISHED.get(setting.name, largest * 2 // 5)
-    batches = 20 if published else 5
+    largest = min(len(x), len(y), 50_000)
+    smallest = largest * 2 // 5
     if smallest < 2:
         raise TooFewError(f"fpd: {len(x)} generated and {len(y)} reference jets are too few; use 10,000 or more")
 
-    def statistic(a: Array, b: Array) -> tuple[float, float]:
-        value, _ = frechet_infinity(a, b, smallest=smallest, largest=largest, batches=batches, seed=seed)
-        return value, 0.0 if published else linear_frechet(a, b).variance
+    def of_real(a: Index, b: Index) -> tuple[float, float]:
+        value, _ = frechet_infinity(y[a], y[b], smallest=smallest, largest=largest, batches=5, seed=seed)
+        return value, linear_frechet(y[a], y[b]).variance
 
-    value, error = frechet_infinity(x, y, smallest=smallest, largest=largest, batches=batches, seed=seed)
-    floor, null, how = _between_reals(x, y, Protocol(pairs=2) if published else setting, seed, statistic)
-    note: dict[str, Any] = {
-        "name": setting.name,
-        "events": [smallest, largest],
-        "available": [len(x), len(y)],
-        "batches": batches,
-        "replacement": True,
-        "features": "36 energy-flow polynomials" if features is efp_features else x.shape[1],
-        "scaling": "largest magnitude in the reference",
-        "reference_invalid": pair[1].invalid,
-        "seed": seed,
-        "error": "of the fit" if published else ERROR,
+    value, _ = frechet_infinity(x, y, smallest=smallest, largest=largest, batches=5, seed=seed)
+    floor, null, how = _between_reals((len(x), len(y)), setting, seed, of_real)
+    found = linear_frechet(x, y)
+    note = _note(setting, features, pair, smallest, largest, 5, seed) | {
+        "error": ERROR,
+        "scale_error": math.sqrt(scale_variance(y, found.by_scale, np.random.default_rng([seed, 2]))),
         "floor": how,
     }
-    if not published:
-        found = linear_frechet(x, y)
-        error = squared_error(found.variance, null)
-        note["scale_error"] = math.sqrt(scale_variance(y, found.by_scale, np.random.default_rng([seed, 2])))
-    warn_small("fpd", min(len(x), len(y)), 50_000 if published else 1000, note)
-    return Result("fpd", value, error, len(x), note, floor, pair[0].invalid)
+    warn_small("fpd", min(len(x), len(y)), 1000, note)
+    return Result("fpd", value, squared_error(found.variance, null), len(x), note, floor, pair[0].invalid)
+
+
+def _published(
+    generated: EventsLike, reference: EventsLike, features: Features, setting: Protocol, seed: int
+) -> Result:
+    """Under a published protocol only moments of batches are wanted: features stream from a temporary file."""
+    check_pair(generated, reference)
+    smallest, largest, batches, pairs = PUBLISHED[setting.name], 50_000, 20, 2
+    with (
+        Spilled(generated, features, role="generated", invalid=setting.invalid) as ours,
+        Spilled(reference, features, role="reference", invalid=setting.invalid) as theirs,
+    ):
+        scale = np.where(theirs.largest == 0, 1.0, theirs.largest)
+
+        def of(sample: Spilled, drawn: Callable[[], Iterator[Index]]) -> list[MeanAndCovariance]:
+            found = batch_moments(sample.blocks(), drawn)
+            return [(mean / scale, covariance / np.outer(scale, scale)) for mean, covariance in found]
+
+        draws = Draws(len(ours), len(theirs), smallest, largest, 10, batches, seed)
+        value, error = draws.extrapolate(of(ours, draws.generated), of(theirs, draws.reference))
+
+        def of_real(a: Index, b: Index) -> tuple[float, float]:
+            real = Draws(len(a), len(b), smallest, largest, 10, batches, seed)
+            one, two = lambda: map(a.__getitem__, real.generated()), lambda: map(b.__getitem__, real.reference())
+            return real.extrapolate(of(theirs, one), of(theirs, two))[0], 0.0
+
+        floor, _, how = _between_reals((len(ours), len(theirs)), replace(setting, pairs=pairs), seed, of_real)
+        note = _note(setting, features, (ours, theirs), smallest, largest, batches, seed)
+    note |= {"error": "of the fit", "floor": how}
+    warn_small("fpd", min(len(ours), len(theirs)), 50_000, note)
+    return Result("fpd", value, error, len(ours), note, floor, ours.invalid)
+
+
+def _note(
+    setting: Protocol,
+    features: Features,
+    pair: tuple[FeatureSample, FeatureSample] | tuple[Spilled, Spilled],
+    smallest: int,
+    largest: int,
+    batches: int,
+    seed: int,
+) -> dict[str, Any]:
+    """What the protocol of an extrapolated distance says."""
+    ours, theirs = pair
+    return {
+        "name": setting.name,
+        "events": [smallest, largest],
+        "available": [len(ours), len(theirs)],
+        "batches": batches,
+        "replacement": True,
+        "features": "36 energy-flow polynomials" if features is efp_features else ours.width,
+        "scaling": "largest magnitude in the reference",
+        "reference_invalid": theirs.invalid,
+        "seed": seed,
+    }

@@ -10,8 +10,9 @@ from scipy.optimize import curve_fit
 
 from sparsegen import metrics
 from sparsegen.errors import DataError
+from sparsegen.metrics import features as features_module
 from sparsegen.metrics.features import Moments
-from sparsegen.metrics.frechet import efp_features, frechet_infinity
+from sparsegen.metrics.frechet import PUBLISHED, batch_moments, efp_features, frechet_infinity
 
 small = pytest.mark.filterwarnings("ignore::sparsegen.metrics.SmallSampleWarning")
 
@@ -128,3 +129,27 @@ def test_own_features_are_used(jets, more_jets):
     a, b = a / b.std(), b / b.std()
     assert result.value == pytest.approx((a.mean() - b.mean()) ** 2 + (a.std(ddof=1) - b.std(ddof=1)) ** 2, abs=1e-9)
     assert efp_features(jets).shape == (len(jets), 36)
+
+
+def test_moments_of_batches_in_blocks_are_those_of_the_rows_drawn():
+    rng = np.random.default_rng(4)
+    rows = rng.normal(1e3, 1.0, size=(500, 3))
+    drawn = [rng.integers(500, size=size) for size in (40, 700)]
+    blocks = [rows[:100], rows[100:101], rows[101:]]
+    for (mean, covariance), chosen in zip(batch_moments(blocks, lambda: iter(drawn)), drawn, strict=True):
+        assert np.allclose(mean, rows[chosen].mean(0), rtol=1e-12)
+        assert np.allclose(covariance, np.cov(rows[chosen].T), rtol=1e-9)
+
+
+@small
+def test_a_published_distance_streams_to_the_value_of_whole_arrays(jets, more_jets, monkeypatch):
+    monkeypatch.setattr(features_module, "BLOCK", 64)
+    monkeypatch.setitem(PUBLISHED, "jetnet0.2", 2_000)
+    found = metrics.fpd(more_jets, jets, protocol="jetnet0.2", seed=7)
+    x, y = (efp_features(events) for events in (more_jets, jets))
+    scale = np.abs(y).max(0)
+    expected = frechet_infinity(x / scale, y / scale, smallest=2_000, seed=7)
+    assert (found.value, found.error) == pytest.approx(expected, rel=1e-9)
+    assert found.protocol["available"] == [600, 600]
+    with pytest.raises(DataError, match="600 of 600 are invalid"):
+        metrics.fpd(more_jets, jets.with_features(jets.features * math.nan), protocol="jetnet0.2")
