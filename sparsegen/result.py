@@ -17,12 +17,12 @@ class Result:
     Args:
         name: The metric's name.
         value: The number itself, in the metric's own unit.
-        error: One standard deviation of the value over samples of these sizes; NaN where it is not known. 1.96 errors hold
-            the mean in 90 to 99 of 100 repetitions for samples of one law. At two to forty times the floor, with 200 to
-            1,000 events of a heavy-tailed law, those of W1 do in 91 to 98 and of a Fréchet distance in 85 to 95; of a
-            kernel distance, whose features are divided by their largest value, in 62 to 82, and in 78 to 94 with that
-            value's own scatter added (``scale_error`` of the protocol; ``benchmarks/metric_coverage.py``). The part that
-            the floor has in the value is a bias, in no error.
+        error: One standard deviation of the value over samples of these sizes; NaN where it is not known. For samples
+            of one law 1.96 errors hold the mean in 92 to 99 of 100 repetitions. At two to forty times the floor, with
+            200 to 1,000 events of a heavy-tailed law, those of W1 do in 91 to 98, of a Fréchet distance in 85 to 95; of
+            a kernel distance, whose features are divided by their largest value, in 62 to 82, and in 78 to 94 with
+            that value's own scatter added (``scale_error`` of the protocol; ``benchmarks/metric_coverage.py``). The
+            part that the floor has in the value is a bias, in no error.
         n: Events that entered on the generated side.
         protocol: Sizes, batches, replacement, features, seed: two results compare only under one protocol.
         floor: The same metric, real against real at the same size; NaN where it was not measured.

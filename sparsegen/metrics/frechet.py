@@ -348,11 +348,12 @@ def fpd(
     """Fréchet physics distance: of energy-flow polynomials, extrapolated to infinite samples.
 
     Features are divided by their largest magnitude in the reference. Under the protocol ``jetnet0.2`` batches have
-    20,000 to 50,000 events, drawn with replacement, the error is that of the fit, and features pass through a temporary
-    file, so that memory does not grow with the sample (but for 16 bytes a reference jet, the splits of the floor);
-    otherwise the largest batch is
-    the smaller sample and the error is that of sampling. It takes the scale as given, which all samples share that are
-    held against one reference; the protocol's ``scale_error`` is what another reference would add.
+    20,000 to 50,000 events, drawn with replacement, and the error is that of the fit. Features then pass through a
+    temporary file: memory does not grow with the sample, but for 16 bytes a reference jet, the splits of the floor.
+
+    Otherwise the largest batch is the smaller sample and the error is that of sampling. It takes the scale as given,
+    which all samples share that are held against one reference; the protocol's ``scale_error`` is what another
+    reference would add.
 
     Args:
         generated: Generated jets.
