@@ -1,4 +1,4 @@
-"""``check`` and ``repair``: what is wrong with a file, row by row, and a new file without it."""
+"""``check``: what is wrong with a file, row by row."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ import numpy as np
 import torch
 
 import sparsegen.data as data
-from data_tools.chunks import refuse_existing
-from data_tools.verb import Verb, open_all, output_arguments, source_arguments, split_of_rows
-from sparsegen.data import EMBEDDED, Finding, RaggedWriter, Reader
+from data_tools.chunks import progress
+from data_tools.verb import Verb, split_of_rows
+from sparsegen.data import EMBEDDED, Finding, Reader
 from sparsegen.data.check import event_findings
-from sparsegen.data.files import file_hash, whole_file
 from sparsegen.data.formats import recognise
 from sparsegen.errors import ConfigError, DataError
 from sparsegen.events import Events
 
-__all__ = ["CHECK", "REPAIR", "examine"]
+__all__ = ["CHECK", "examine", "open_reader", "readable"]
 
 _SCALE = (1e-2, 10.0)
 Seen = dict[bytes, tuple[str, int]]
 
 
-def _reader(name: str, format: str) -> Reader:
+def open_reader(name: str, format: str = "auto") -> Reader:
+    """The reader of a file or an embedded set, its events unchecked."""
     path = EMBEDDED.get(name, Path(name))
     whole, colon, _ = name.rpartition(":")
     if colon and not path.exists() and (whole in EMBEDDED or Path(whole).exists()):
@@ -52,7 +52,7 @@ def examine(name: str, format: str = "auto", seen: Seen | None = None) -> Iterat
         Findings; ``error`` tells faults from remarks.
     """
     try:
-        reader = _reader(name, format)
+        reader = open_reader(name, format)
     except DataError as error:
         message, _, remedy = str(error).removeprefix(f"{name}: ").rpartition("; ")
         yield Finding(name, "file", -1, message or remedy, remedy if message else "copy or make the file again")
@@ -75,7 +75,9 @@ def _examine_events(reader: Reader, file: str, seen: Seen) -> Iterator[Finding]:
             yield Finding(file, "split", int(row), "belongs to no split", "split the file again", error=False)
     empty: list[int] = []
     ratios: list[torch.Tensor] = []
-    for start, _, events in _readable(reader, file):
+    steps = range(0, reader.rows, reader.block)
+    blocks = progress(steps, "checking", len(steps))
+    for start, _, events in (run for first in blocks for run in readable(reader, file, first)):
         if isinstance(events, Finding):
             yield events
             continue
@@ -95,25 +97,24 @@ def _examine_events(reader: Reader, file: str, seen: Seen) -> Iterator[Finding]:
             yield Finding(file, "energy", -1, message, "see whether one is in GeV and the other in MeV", error=False)
 
 
-def _readable(reader: Reader, file: str) -> Iterator[tuple[int, int, Events | Finding]]:
-    """Every run of rows ``(first, stop)`` that can be read, and what is wrong with those that cannot."""
-    for start in range(0, reader.rows, reader.block):
-        unread: list[int] = []
-        for first, events in _halve(reader, start, min(start + reader.block, reader.rows)):
-            if events is None:
-                unread.append(first)
-            else:
-                yield first, first + len(events), events
-        for run in np.split(unread, np.flatnonzero(np.diff(unread) > 1) + 1) if unread else ():
-            first, stop = int(run[0]), int(run[-1]) + 1
-            try:
-                reader.read([(first, stop)])
-            except DataError as error:
-                single = stop - first == 1
-                message = str(error).removeprefix(f"{file}: ")
-                message = message if single else f"rows {first} to {stop}: {message}"
-                remedy = "repair keeps the rows around"
-                yield first, stop, Finding(file, "file", first if single else -1, message, remedy)
+def readable(reader: Reader, file: str, start: int) -> Iterator[tuple[int, int, Events | Finding]]:
+    """Runs of rows ``(first, stop)`` of the block from ``start`` on that can be read, and what is wrong with others."""
+    unread: list[int] = []
+    for first, events in _halve(reader, start, min(start + reader.block, reader.rows)):
+        if events is None:
+            unread.append(first)
+        else:
+            yield first, first + len(events), events
+    for run in np.split(unread, np.flatnonzero(np.diff(unread) > 1) + 1) if unread else ():
+        first, stop = int(run[0]), int(run[-1]) + 1
+        try:
+            reader.read([(first, stop)])
+        except DataError as error:
+            single = stop - first == 1
+            message = str(error).removeprefix(f"{file}: ")
+            message = message if single else f"rows {first} to {stop}: {message}"
+            remedy = "repair keeps the rows around"
+            yield first, stop, Finding(file, "file", first if single else -1, message, remedy)
 
 
 def _halve(reader: Reader, start: int, stop: int) -> Iterator[tuple[int, Events | None]]:
@@ -178,98 +179,4 @@ def _check(options: argparse.Namespace) -> int:
     return 1 if total else 0
 
 
-def _repair_arguments(parser: argparse.ArgumentParser) -> None:
-    source_arguments(parser)
-    output_arguments(parser)
-    parser.add_argument(
-        "--keep-events",
-        action="store_true",
-        help="leave out only bad hits, where the fault is a hit's; else whole events",
-    )
-    parser.add_argument("--drop-duplicates", action="store_true", help="also events that repeat one of the same split")
-    parser.add_argument(
-        "--drop-duplicates-of", nargs="+", default=[], metavar="FILE", help="also events that these files hold"
-    )
-
-
-def _repair(options: argparse.Namespace) -> int:
-    refuse_existing(options.output, options.overwrite)
-    if options.output.exists() and options.output.samefile(EMBEDDED.get(options.input, Path(options.input))):
-        raise ConfigError(f"{options.output}: is the input, which repair leaves as it is; choose another name")
-    log: list[dict[str, Any]] = []
-    bad: dict[int, Finding] = {}
-    fatal = ("checksum", "damaged")
-    seen: Seen = {}
-    for other in options.drop_duplicates_of:
-        for _ in examine(other, seen=seen):
-            pass
-    for finding in examine(options.input, options.format, seen):
-        if finding.row < 0 and finding.error and not any(word in finding.message for word in fatal):
-            raise DataError(f"{finding}: this cannot be repaired")
-        duplicate = options.drop_duplicates and finding.key == "event"
-        if finding.row >= 0 and (finding.error or duplicate):
-            bad.setdefault(finding.row, finding)
-    source = open_all(options.input, options.format, check=False)
-    kept = 0
-    labels, split = source.labels, split_of_rows(source.reader)
-    if split is not None and (split < 0).any():
-        split = None
-    hit_faults = {*source.axes, *(column.name for column in source.columns)}
-    with RaggedWriter(
-        options.output,
-        overwrite=options.overwrite,
-        classes=source.classes,
-        splits=source.reader.splits if split is not None else (),
-        provenance={"program": "data_tools repair", "from": source.name, "sha256": file_hash(source.reader.path)},
-    ) as writer:
-        for start, stop, events in _readable(source.reader, source.name):
-            if isinstance(events, Finding):
-                log.append({"rows": [start, stop - 1], "change": "left out", "reason": str(events)})
-                continue
-            rows = list(range(start, stop))
-            if options.keep_events:
-                events, changes = _without_bad_hits(events, start)
-                log += changes
-            else:
-                changes = []
-            keep = [r for r in rows if r not in bad or (options.keep_events and bad[r].key in hit_faults)]
-            lost = sorted(set(rows) - set(keep))
-            log += [{"row": row, "change": "left out", "reason": str(bad[row])} for row in lost]
-            if not keep:
-                continue
-            chosen = np.array(keep)
-            writer.append(
-                events[torch.from_numpy(chosen - start)],
-                None if labels is None else labels[torch.from_numpy(chosen)].numpy(),
-                None if split is None else split[chosen],
-            )
-            kept += len(keep)
-    note = Path(f"{options.output}.log.json")
-    with whole_file(note, overwrite=True) as part:
-        part.write_text(json.dumps(log, indent=1))
-    print(f"{options.output}: {kept:,} of {source.reader.rows:,} events, {len(log)} changes listed in {note}")
-    return 0
-
-
-def _without_bad_hits(events: Events, start: int) -> tuple[Events, list[dict[str, Any]]]:
-    good = events.features.isfinite().all(1)
-    if events.coords.is_floating_point():
-        good &= events.coords.isfinite().all(1)
-    for column in events.columns:
-        if column.additive:
-            good &= ~(events.column(column.name) < 0)
-    hits = (~good).nonzero()[:, 0]
-    changes = [
-        {
-            "row": start + int(events.batch[hit]),
-            "change": "hit left out",
-            "hit": int(hit - events.offsets[events.batch[hit]]),
-            "values": [*events.coords[hit].tolist(), *map(str, events.features[hit].tolist())],
-        }
-        for hit in hits
-    ]
-    return events.select_hits(good), changes
-
-
 CHECK = Verb("everything that is wrong with a file; exit code 1 where something is", _check_arguments, _check)
-REPAIR = Verb("a new file without the faults, and a log of every change", _repair_arguments, _repair)

@@ -8,11 +8,12 @@ import os
 import sys
 from collections.abc import Sequence
 
-from data_tools.check import CHECK, REPAIR
+from data_tools.check import CHECK
 from data_tools.convert import CONVERT, IMAGE, VOXELIZE
 from data_tools.digits import DIGITS
 from data_tools.inspect import INSPECT
 from data_tools.jets import JETS
+from data_tools.repair import REPAIR
 from data_tools.select import MERGE, SPLIT, SUBSET
 from data_tools.shapes import SHAPES
 from data_tools.showers import SHOWERS

@@ -199,7 +199,7 @@ class RaggedWriter:
                 dtype=values.dtype.newbyteorder("<"),
                 chunks=(rows, *(n or 1 for n in values.shape[1:])),
                 compression="gzip",
-                compression_opts=6,
+                compression_opts=4,
                 shuffle=True,
                 fletcher32=True,
             )

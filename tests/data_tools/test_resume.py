@@ -9,11 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import pytest
 from chunk_makers import die, write
 
 import data_tools.chunks as chunks
 import data_tools.jets
+import data_tools.repair
 import data_tools.showers
 import data_tools.transfer
 from data_tools.chunks import Chunk, in_chunks
@@ -22,11 +24,12 @@ from sparsegen.errors import ConfigError
 
 _KILLED = """
 import os, signal, sys
-import data_tools.chunks, data_tools.jets, data_tools.showers, data_tools.transfer, sparsegen.data.files
+import data_tools.chunks, data_tools.jets, data_tools.repair, data_tools.showers, data_tools.transfer
+import sparsegen.data.files
 from data_tools.cli import main
 
 module, size, when = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-data_tools.jets._CHUNK = data_tools.showers._CHUNK = data_tools.transfer._PIECE = size
+data_tools.jets._CHUNK = data_tools.showers._CHUNK = data_tools.transfer._PIECE = data_tools.repair._PIECE = size
 target = getattr(data_tools, "chunks") if module == "chunk" else sparsegen.data.files
 sync, calls = target.sync, []
 
@@ -57,16 +60,29 @@ def _run(target: str, size: int, when: int, argv: list[str]) -> int:
         ),
         (["showers", "OUT", "--events", "700"], 256),
         (["convert", "pythia-jets:test", "OUT"], 512),
+        (["repair", "IN", "OUT", "--keep-events"], 1),
     ],
-    ids=["jets", "showers", "convert"],
+    ids=["jets", "showers", "convert", "repair"],
 )
 def test_a_killed_run_goes_on_to_the_same_bytes(
-    tmp_path: Path, argv: list[str], size: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    argv: list[str],
+    size: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for module, name in [(data_tools.jets, "_CHUNK"), (data_tools.showers, "_CHUNK"), (data_tools.transfer, "_PIECE")]:
-        monkeypatch.setattr(module, name, size)
+    for module in (data_tools.jets, data_tools.showers):
+        monkeypatch.setattr(module, "_CHUNK", size)
+    for module in (data_tools.transfer, data_tools.repair):
+        monkeypatch.setattr(module, "_PIECE", size)
+    faulty = tmp_path_factory.mktemp("faulty") / "a.h5"
+    if "IN" in argv:
+        assert main(["convert", "pythia-jets:test", str(faulty)]) == 0
+        with h5py.File(faulty, "r+") as file:
+            file["features"][70_000] = -1
     whole, killed = (tmp_path / name for name in ("whole.h5", "killed.h5"))
-    arguments = {path: [str(path) if word == "OUT" else word for word in argv] for path in (whole, killed)}
+    words = {path: {"IN": str(faulty), "OUT": str(path)} for path in (whole, killed)}
+    arguments = {path: [words[path].get(word, word) for word in argv] for path in (whole, killed)}
     assert main(arguments[whole]) == 0
     assert _run("chunk", size, 2, arguments[killed]) == -signal.SIGKILL
     assert len(list(tmp_path.glob("killed.h5.chunks/*0.*"))) == 1
@@ -76,7 +92,9 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     assert not killed.exists()
     assert main(arguments[killed]) == 0
     assert killed.read_bytes() == whole.read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["killed.h5", "whole.h5"]
+    logs = [tmp_path / f"{name}.h5.log.json" for name in ("killed", "whole")] if "IN" in argv else []
+    assert sorted(tmp_path.iterdir()) == sorted([killed, whole, *logs])
+    assert len({log.read_bytes() for log in logs}) <= 1
 
 
 def _join(output: Path) -> object:
