@@ -30,6 +30,7 @@ from sparsegen.transport.sampling import measure_cells
 from sparsegen.transport.sgd import AveragedSGD, ClassicalAdam, best_search, gaussian_heights
 from sparsegen.transport.source import Sampler, Source, SourceName
 from sparsegen.transport.twolevel import two_level_heights
+from sparsegen.transport.warm import warm_heights
 
 __all__ = ["SemiDiscreteOT", "SolverName"]
 
@@ -130,15 +131,19 @@ class SemiDiscreteOT:
         if name == "newton":
             weights = self.weights.double().cpu().numpy()
             law = SQUARE if self.source.name == "uniform" else NORMAL
-            y, start = self._unit.cpu().numpy(), self._heights.cpu().numpy()
-            cells_of = cube_cells if self.source.dim == 3 else partial(power_cells, law=law)
+            cube = self.source.dim == 3
+            cells_of = cube_cells if cube else partial(power_cells, law=law)
+            start = self._heights
+            if cube and not bool(start.any()):
+                start = warm_heights(self._unit, self.weights, self.source, generator, begin + max_seconds)
+            y, first = self._unit.cpu().numpy(), start.cpu().numpy()
             self._forget_measures()
 
             def keep(heights: np.ndarray) -> None:
                 self._heights = torch.from_numpy(heights).to(self._heights)
 
             limit = min(tol, 1e-9), begin + max_seconds
-            cells = newton_heights(y, weights, *limit, start, cells_of, law.reach, keep)[1]
+            cells = newton_heights(y, weights, *limit, first, cells_of, law.reach, keep)[1]
             return self._certify_exact(cells.masses, cells.moments, tol, begin)
         return self._descend(name, tol, begin, max_seconds, generator)
 

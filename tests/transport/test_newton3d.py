@@ -7,6 +7,8 @@ import torch
 from sparsegen.transport import SemiDiscreteOT
 from sparsegen.transport.newton2d import newton_heights
 from sparsegen.transport.newton3d import cube_cells
+from sparsegen.transport.source import Source
+from sparsegen.transport.warm import warm_heights
 
 
 def problem(n, seed=0, spread=0.02):
@@ -95,3 +97,28 @@ def test_targets_in_a_plane_are_left_to_sampling():
     certificate = SemiDiscreteOT(torch.from_numpy(y)).fit(tol=0.2, generator=torch.Generator().manual_seed(0))
     assert certificate.samples > 0
     assert certificate.converged
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_warm_start_leaves_no_cell_empty_and_most_near_their_masses(weighted):
+    y, _ = problem(300, 7)
+    y[:100] *= 0.1  # small cells among large ones
+    weights = torch.linspace(0.2, 1.8, 300, dtype=torch.float64) if weighted else torch.ones(300, dtype=torch.float64)
+    weights = weights / weights.sum()
+    source, unit = Source("uniform", 3), torch.from_numpy((y - y.mean(0)) / y.std())
+    heights = warm_heights(unit, weights, source, torch.Generator().manual_seed(0), math.inf)
+    relative = cube_cells(unit.numpy(), heights.numpy()).masses / weights.numpy()
+    assert relative.min() > 0.01
+    assert (np.abs(relative - 1) < 0.5).mean() > 0.9
+
+
+def test_a_fit_of_the_cube_goes_on_from_its_own_heights():
+    y, _ = problem(80, 8)
+    transport = SemiDiscreteOT(torch.from_numpy(y))
+    transport.fit(tol=1e-6, generator=torch.Generator().manual_seed(0))
+    before = transport.heights.clone()
+    generator = torch.Generator().manual_seed(1)
+    state = generator.get_state()
+    transport.fit(tol=1e-6, generator=generator)
+    assert torch.equal(generator.get_state(), state)
+    torch.testing.assert_close(transport.heights, before, rtol=0, atol=1e-9)
