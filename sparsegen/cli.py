@@ -68,8 +68,19 @@ def _train(parser: _Parser) -> None:
 
 def _sample(parser: _Parser) -> None:
     parser.add_argument("run", metavar="RUN", help="folder of a trained run")
-    parser.add_argument("-n", "--events", type=int, default=10_000, help="how many events")
+    parser.add_argument(
+        "-n", "--events", type=int, help="how many events; 10000, or as many as there are in SOURCE, by default"
+    )
     parser.add_argument("-o", "--output", metavar="FILE", required=True, help="HDF5 file to write")
+    parser.add_argument(
+        "--condition",
+        metavar="NAME=VALUE",
+        nargs="+",
+        help="what all events are to have; by default conditions are drawn from the training events",
+    )
+    parser.add_argument(
+        "--like", metavar="SOURCE", help="events whose conditions are taken, in turn: pythia-jets:test, a file"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of all randomness")
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
 

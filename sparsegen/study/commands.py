@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +34,7 @@ from sparsegen.training.checkpoint import replace_file
 
 __all__ = ["compare", "evaluate", "refit", "sample", "show_list", "train"]
 
+_EVENTS = 10_000
 console = Console(soft_wrap=True, markup=False, highlight=False)
 
 
@@ -125,16 +127,45 @@ def refit(run: str, output: str, settings: Mapping[str, Any]) -> int:
     return result.exit_code
 
 
-def sample(run: str, events: int, output: str, seed: int, overwrite: bool) -> int:
+def sample(
+    run: str,
+    events: int | None,
+    output: str,
+    condition: Sequence[str] | None,
+    like: str | None,
+    seed: int,
+    overwrite: bool,
+) -> int:
     """Draws events from a run into a file."""
-    if events < 1:
+    if events is not None and events < 1:
         raise ConfigError(f"sample: -n {events}; expected at least 1")
     config, model = _trained(run)
-    report = sample_to_file(model, Path(output), events, config, run=str(run), seed=seed, overwrite=overwrite)
-    console.print(f"{output}: {events:,} events of {run}")
+    n = events if events is not None or like is not None else _EVENTS
+    wanted = runs.conditions_for(config.data, n, None if condition is None else _values(condition), like)
+    n = n if wanted is None else len(wanted)
+    assert n is not None
+    report = sample_to_file(
+        model, Path(output), n, config, run=str(run), seed=seed, overwrite=overwrite, condition=wanted
+    )
+    console.print(f"{output}: {n:,} events of {run}")
     for line in sampling_lines(report):
         console.print(f"  {line}")
     return 0
+
+
+def _values(condition: Sequence[str]) -> dict[str, float]:
+    """``name=value`` pairs."""
+    values: dict[str, float] = {}
+    for item in condition:
+        name, equals, text = item.rpartition("=")
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (equals and math.isfinite(value)) or name in values:
+            raise ConfigError(f"--condition {item}: expected NAME=VALUE, a number, each name once")
+        values[name] = value
+    return values
 
 
 def evaluate(
@@ -175,13 +206,17 @@ def evaluate(
     elif events is not None:
         raise ConfigError(f"evaluate: -n is for runs; {generated} holds as many events as it holds")
     else:
-        drawn = data.open(generated, check=check)
+        drawn = data.open(generated, condition="all", check=check)
     probe = drawn[:1]
-    shape = probe.grid.shape if probe.is_cells and probe.grid is not None and view is None else None
-    real = data.open(reference, view=view or ("image" if probe.is_cells else "points"), shape=shape, check=check)
+    shown: dict[str, Any] = {"view": view or ("image" if probe.is_cells else "points"), "check": check}
+    shown["shape"] = probe.grid.shape if probe.is_cells and probe.grid is not None and view is None else None
+    whole = data.open(reference, condition="all", **shown)
     if data_set is not None:
-        check_data_set(real, data_set)
-    known = None if train is None else data.open(train, view=real.view.name, shape=shape)
+        check_data_set(whole, data_set)
+    # What was asked of the generated events and is known of the real ones: a response needs the incident energy.
+    shared = [name for name in whole.conditions if name in probe.conditions]
+    real = data.open(reference, condition=shared, **shown | {"check": False})
+    known = None if train is None else data.open(train, view=real.view.name, shape=shown["shape"])
     with kept_in(cache):
         results = evaluate_samples(
             drawn, real, metrics, train=known, protocol=setting, seed=seed, starting=_say_how_long

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sparsegen import data, metrics
 from sparsegen.data import FileSource, RaggedWriter
@@ -112,8 +113,11 @@ class Real:
     def __init__(self, evaluation: EvaluationConfig, config: DataConfig) -> None:
         self.evaluation = evaluation
         classes = config.classes or ()
-        self.reference = data.open(evaluation.reference, view="image", shape=evaluation.lattice, classes=classes)
-        self.train = data.open(config.name, view="image", shape=evaluation.lattice, classes=classes)
+        known = data.open(evaluation.reference, condition="all", check=False).conditions
+        shown: dict[str, Any] = {"view": "image", "shape": evaluation.lattice, "classes": classes}
+        shown["condition"] = [name for name in config.condition if name in known]
+        self.reference = data.open(evaluation.reference, **shown)
+        self.train = data.open(config.name, **shown)
         self.seen = min(config.events or len(self.train), len(self.train))
         self.points = data.open(evaluation.reference, view="points", classes=classes, check=False)
 
@@ -201,17 +205,29 @@ def evaluate_samples(
 
 
 def in_view_of(generated: FileSource | Events, reference: FileSource) -> Events:
-    """Generated events as the reference is looked at; conditions are kept where the reference has the same."""
+    """Generated events as the reference is looked at; of their conditions those that it has."""
     events = generated[:]
-    if events.conditions and events.conditions != reference.conditions:
-        events = events.with_condition(None, ())
+    if events.condition is not None and events.conditions != reference.conditions:
+        shared = [name for name in reference.conditions if name in events.conditions]
+        chosen = [events.conditions.index(name) for name in shared]
+        events = events.with_condition(events.condition[:, chosen] if shared else None, shared)
     return reference.view(events)
 
 
 def sample_to_file(
-    model: Model, path: Path, n: int, config: RunConfig, *, run: str, seed: int, overwrite: bool
+    model: Model,
+    path: Path,
+    n: int,
+    config: RunConfig,
+    *,
+    run: str,
+    seed: int,
+    overwrite: bool,
+    condition: Tensor | None = None,
 ) -> dict[str, Any]:
     """Draws events into one of sparsegen's own files, batch by batch, with where they come from.
+
+    Their conditions are those given ``(n, K)``, else drawn from the training events.
 
     Returns:
         What the model reports on the samples: for a transport map its acceptance and certificate.
@@ -226,9 +242,9 @@ def sample_to_file(
         "config_hash": config.hash,
         "seed": seed,
     }
-    source = open_source(config.data) if config.data.condition else None
+    source = open_source(config.data) if config.data.condition and condition is None else None
     with RaggedWriter(path, overwrite=overwrite, provenance=provenance) as writer:
-        for events in draw(model, n, seed=seed, source=source):
+        for events in draw(model, n, seed=seed, source=source, condition=condition):
             writer.append(events)
         report = model.sampling_report()
         if report:
@@ -300,7 +316,7 @@ def finish_run(
         facts["sampling"] = sample_to_file(
             model, folder / SAMPLES, real.n, run.config, run=run.name, seed=seed, overwrite=True
         )
-        generated = data.open(folder / SAMPLES, check=False)[:]
+        generated = data.open(folder / SAMPLES, condition=real.reference.conditions, check=False)[:]
         results, dropped = real.judge(generated)
         facts |= {"results": tuple(results), "dropped": dropped, "events": len(generated)}
     outcome = Outcome(key, status, message, costs={k: v for k, v in costs.items() if not math.isnan(v)}, **facts)

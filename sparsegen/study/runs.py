@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from sparsegen import data, models
 from sparsegen.data import EventSource, EventsSource
-from sparsegen.errors import ConfigError
+from sparsegen.errors import ConfigError, unknown_name
 from sparsegen.events import Events
 from sparsegen.models import Model
 from sparsegen.nets import FAMILIES, Schema
 from sparsegen.training import DataConfig, RunConfig, RunResult, Trainer, adopt
 from sparsegen.training.config import section_dict
 
-__all__ = ["NO_NETWORK", "build_model", "default_view", "draw", "open_source", "train"]
+__all__ = ["NO_NETWORK", "build_model", "conditions_for", "default_view", "draw", "open_source", "train"]
 
 NO_NETWORK = "none"
 """The network of a model that has none."""
@@ -82,8 +83,49 @@ def train(run_dir: str | Path, config: RunConfig, like: str | Path | None = None
     return Trainer(run_dir, config).fit(model, source), model
 
 
+def conditions_for(
+    config: DataConfig, n: int | None, asked: Mapping[str, float] | None = None, like: str | None = None
+) -> Tensor | None:
+    """The conditions of ``n`` events to be drawn ``(n, K)``, as asked for; None: those of training events, at random.
+
+    Args:
+        config: The data that the model was trained on.
+        n: How many events; with ``like``, None means as many as there are.
+        asked: One value for each condition.
+        like: A data set whose conditions are taken in turn, again from the first where there are fewer than ``n``.
+
+    Raises:
+        ConfigError: Conditions for a model without, some of them only, unknown ones, or both ways at once.
+    """
+    if asked is None and like is None:
+        return None
+    names = config.condition
+    if not names:
+        raise ConfigError(f"the run was trained on {config.name} without conditions; it samples without them too")
+    if like is not None:
+        if asked is not None:
+            raise ConfigError("sample: conditions by --condition or --like, not both")
+        events = data.open(like, condition=names, classes=config.classes or ())[:]
+        assert events.condition is not None
+        return events.condition[torch.arange(len(events) if n is None else n) % len(events)]
+    assert asked is not None and n is not None
+    for name in asked:
+        if name not in names:
+            raise ConfigError(unknown_name("condition of the run", name, names))
+    missing = [name for name in names if name not in asked]
+    if missing:
+        raise ConfigError(f"sample: no value for {', '.join(missing)}; the run has the conditions {', '.join(names)}")
+    return torch.tensor([[asked[name] for name in names]]).expand(n, -1)
+
+
 def draw(
-    model: Model, n: int, *, batch: int = 500, seed: int = 0, source: EventSource | None = None
+    model: Model,
+    n: int,
+    *,
+    batch: int = 500,
+    seed: int = 0,
+    source: EventSource | None = None,
+    condition: Tensor | None = None,
 ) -> Iterator[Events]:
     """Draws ``n`` events in batches, numbered from 0.
 
@@ -93,18 +135,18 @@ def draw(
         batch: Events at a time.
         seed: Of all randomness.
         source: Where conditions are drawn from, for a model that needs them.
+        condition: The conditions themselves ``(n, K)``.
     """
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     generator = torch.Generator(device).manual_seed(seed)
     chooser = torch.Generator().manual_seed(seed)
     for start in range(0, n, batch):
         size = min(batch, n - start)
-        condition = None
-        if source is not None and source.conditions:
+        given = None if condition is None else condition[start : start + size]
+        if given is None and source is not None and source.conditions:
             rows = torch.randint(len(source), (size,), generator=chooser)
-            condition = source[rows].condition
-            assert condition is not None
-            condition = condition.to(device)
+            given = source[rows].condition
         with torch.no_grad():
-            events = model.sample(size, condition, generator=generator).detach().to("cpu")
+            given = None if given is None else given.to(device)
+            events = model.sample(size, given, generator=generator).detach().to("cpu")
         yield events.replace(ids=torch.arange(start, start + size))

@@ -216,16 +216,27 @@ class RunConfig:
         return text
 
     def updated(self, values: Mapping[str, Any]) -> RunConfig:
-        """The same config with some keys exchanged, each named ``section.key``."""
+        """The same config with some keys exchanged, each named ``section.key``, or ``section.key.option``.
+
+        Example:
+            >>> config = RunConfig.from_dict(
+            ...     {"data": "a", "model": {"name": "autoencoder", "prior": "flow"}, "network": "b"}
+            ... )
+            >>> config.updated({"model.prior.steps": 50}).model.options["prior"]
+            {'name': 'flow', 'steps': 50}
+        """
         result = self.to_dict()
         for key, value in values.items():
             section, _, name = key.partition(".")
             if section not in result:
                 raise ConfigError(unknown_name("section of the config", section, result))
-            if name:
-                result[section][name] = value
-            else:
-                result[section] = value
+            place, steps = result, [section, *name.split(".")] if name else [section]
+            for step in steps[:-1]:
+                inner = place.get(step)
+                # what has its name alone so far gets options
+                place[step] = {"name": inner} if isinstance(inner, str) else dict(inner or {})
+                place = place[step]
+            place[steps[-1]] = value
         return type(self).from_dict(result)
 
     @property

@@ -113,7 +113,7 @@ def test_the_likelihood_of_a_flow_is_near_that_of_the_truth() -> None:
 def test_the_map_reports_its_acceptance_and_certificate() -> None:
     law = prior("ot", theta=0.5)
     law.fit(codes(), seeded())
-    assert law.report()["acceptance"] is None, "nothing has been drawn yet"
+    assert "acceptance" not in law.report(), "nothing has been drawn yet"
     law.sample(300, seeded(1))
     report = law.report()
     assert 0 < report["acceptance"] <= 1 and report["certificate"]["converged"]
@@ -219,6 +219,18 @@ def test_an_unseen_or_missing_condition_is_refused_with_what_was_seen() -> None:
     continuous.fit(codes(), energy, ("energy",), seeded())
     with pytest.raises(DataError, match=r"condition energy=200 was not seen in training; seen are energy from 1\d"):
         continuous.sample(1, torch.tensor([[200.0]]), seeded())
+
+
+def test_a_condition_a_little_beyond_those_seen_is_of_the_outermost_bin() -> None:
+    energy = 10 ** (3 * torch.rand(900, 1, generator=seeded()))
+    cells = ConditionCells(energy, bins=4)
+    ends = torch.cat([energy.amin(0) * 0.99, energy.amax(0) * 1.005])[:, None]
+    assert cells.assign(ends).tolist() == [0, 3]
+    for beyond in (0.9 * energy.amin(), 1.2 * energy.amax()):
+        with pytest.raises(DataError, match="was not seen in training"):
+            cells.assign(beyond.view(1, 1))
+    tested = 10 ** (3 * torch.rand(20, 900, 1, generator=seeded(1)))
+    cells.assign(tested.flatten(0, 1))
 
 
 def test_a_continuous_condition_is_binned_by_numbers_of_events() -> None:

@@ -25,7 +25,9 @@ class ConditionCells:
     """Conditions sorted into cells: one a value of a discrete column, quantile bins of a continuous one.
 
     A column of at most ``bins`` values that recur is discrete (a class label, a beam energy). The bins of each
-    continuous column are taken within the cells of the columns before it, so that no cell is left empty.
+    continuous column are taken within the cells of the columns before it, so that no cell is left empty. Beyond the
+    values seen, a twentieth of what the outermost tenth of them spans belongs to them too: other events of the same law
+    lie there.
 
     Args:
         condition: Conditions of the training events ``(n, K)``.
@@ -41,6 +43,7 @@ class ConditionCells:
         known = condition.double()
         self.low, self.high = _ends(known)
         self.discrete = [len(column.unique()) <= min(bins, len(known) // 4) for column in known.unbind(1)]
+        self.accepted = _accepted(known)
         rows = torch.arange(len(known))
         found = list(_split(known, rows, 0, self.discrete, bins))
         self.boxes = torch.tensor([box for box, _ in found], dtype=torch.float64).view(len(found), -1, 2)
@@ -57,9 +60,7 @@ class ConditionCells:
         """
         x = condition.detach().cpu().double()
         inside = (x[:, None] >= self.boxes[None, :, :, 0]) & (x[:, None] < self.boxes[None, :, :, 1])
-        # single precision and a way through a file move a value by less than this
-        slack = 1e-5 * (self.high - self.low).clamp(min=1e-6 * self.high.abs())
-        seen = ((x >= self.low - slack) & (x <= self.high + slack)).all(1)
+        seen = ((x >= self.accepted[0]) & (x <= self.accepted[1])).all(1)
         hits = inside.all(2)
         known = hits.any(1) & seen
         if not bool(known.all()):
@@ -95,19 +96,35 @@ class ConditionCells:
 
     def state(self) -> dict[str, Any]:
         """Plain types and tensors, for a checkpoint."""
-        return {"low": self.low, "high": self.high, "discrete": self.discrete, "boxes": self.boxes}
+        names = ("low", "high", "accepted", "discrete", "boxes")
+        return {name: getattr(self, name) for name in names}
 
     @classmethod
     def restored(cls, state: Mapping[str, Any]) -> ConditionCells:
         """From :meth:`state`."""
         cells = cls.__new__(cls)
-        cells.low, cells.high, cells.boxes = state["low"], state["high"], state["boxes"]
+        cells.low, cells.high, cells.accepted, cells.boxes = (
+            state[name] for name in ("low", "high", "accepted", "boxes")
+        )
         cells.discrete, cells.rows = list(state["discrete"]), []
         return cells
 
 
 def _ends(known: Tensor) -> tuple[Tensor, Tensor]:
     return (known.amin(0), known.amax(0)) if known.shape[1] else (known.new_zeros(0), known.new_zeros(0))
+
+
+def _accepted(known: Tensor) -> Tensor:
+    """The smallest and the largest value of each column that is taken for one of those seen ``(2, K)``."""
+    if not known.shape[1]:
+        return known.new_zeros(2, 0)
+    low, high = _ends(known)
+    tenth, ninth = torch.quantile(known, torch.tensor([0.1, 0.9], dtype=known.dtype), dim=0)
+    # single precision and a way through a file move a value by less than this
+    slack = 1e-5 * (high - low).clamp(min=1e-6 * high.abs())
+    return torch.stack(
+        [low - torch.maximum(slack, (tenth - low) / 20), high + torch.maximum(slack, (high - ninth) / 20)]
+    )
 
 
 def _names(names: Sequence[str], like: Tensor) -> Sequence[str]:

@@ -71,9 +71,9 @@ class Transport(LatentPrior):
 
     def report(self) -> dict[str, Any]:
         """The share of samples that found a neighbour, since the fit or the load, and the map's certificate."""
-        share = self.accepted / self.drawn if self.drawn else None
         tests = {"theta": self.theta} | ({} if self.reach is None else {"reach": self.reach})
-        return {**tests, "acceptance": share, "certificate": self.certificate}
+        share = {"acceptance": self.accepted / self.drawn} if self.drawn else {}
+        return {**tests, **share, "certificate": self.certificate}
 
     def state(self) -> dict[str, Any]:
         return {"certificate": self.certificate, "map": None if self.map is None else self.map.state_dict()}
