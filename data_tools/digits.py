@@ -263,6 +263,8 @@ def _canvas(options: argparse.Namespace, digits: Events) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     refuse_existing(options.output, options.overwrite)
+    # The file may have changed since an earlier call of this process
+    _loaded.cache_clear()
     digits, _, classes = _loaded(options.source, options.split, options.threshold)
     canvas = _canvas(options, digits)
     plan = Plan(options.source, options.split, options.threshold, canvas, options.flankers, options.to, options.seed)

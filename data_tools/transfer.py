@@ -158,7 +158,7 @@ def transfer(
     overwrite: bool = False,
     processes: int = 1,
 ) -> Result:
-    """Write events of some sources to a new file, resumable, in constant memory.
+    """Write events of some sources to a new file, resumable; in constant memory, but for formats written in one piece.
 
     Args:
         output: The file to make.
@@ -174,6 +174,8 @@ def transfer(
     Returns:
         How many events were written and hits dropped, and what the format could not hold.
     """
+    # A file may have changed since an earlier call of this process
+    _open.cache_clear()
     sources = [_open(part.look) for part in parts]
     first, _ = sources[0]
     rows = to != "ragged" and _try(parts[0], output, to)

@@ -1,7 +1,8 @@
 """Readers, writers and sources by file format, and the embedded jets.
 
 ``open`` recognises a file by its content; ``formats`` lists what it knows. A new format is one file of this folder that
-registers itself, imported here.
+registers itself, imported here. ``write`` writes events with their conditions and labels to any format but meshes, PLY
+and PC15k trees, which are read only.
 """
 
 from sparsegen.data.api import EMBEDDED, open, write

@@ -250,6 +250,12 @@ class TestSelect:
         assert events.ids.tolist() == list(range(600))
         assert torch.equal(events[300:].features, once.features)
 
+    def test_a_file_that_was_exchanged_is_read_anew(self, tmp_path: Path) -> None:
+        for events in ("10", "20"):
+            assert main(["toys", "ring", str(tmp_path / "a.h5"), "--events", events, "--overwrite"]) == 0
+            assert main(["subset", str(tmp_path / "a.h5"), str(tmp_path / f"{events}.h5")]) == 0
+        assert [len(data.open(tmp_path / name)) for name in ("10.h5", "20.h5")] == [10, 20]
+
     def test_files_of_other_content_are_not_merged(
         self, tmp_path: Path, jets: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
