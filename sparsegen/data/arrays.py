@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sparsegen.data.dense import image_grid
+from sparsegen.data.dense import image_grid, images_only
 from sparsegen.data.files import whole_file
 from sparsegen.data.formats import Format, formats
 from sparsegen.data.labels import class_names
@@ -217,13 +217,7 @@ def write_images(source: EventsSource, path: Path, overwrite: bool = False) -> N
         DataError: They are no images: cells of unit size with the one column ``intensity``.
     """
     events = source.events.detach().to("cpu")
-    grid = events.grid
-    fits = events.is_cells and grid is not None and grid.dim in (2, 3) and grid == image_grid(grid.shape)
-    if not fits or [c.name for c in events.columns] != ["intensity"] or events.conditions:
-        raise DataError(
-            f"{path}: an image stack holds the column intensity on unit cells, no conditions; given {events} on {grid}"
-        )
-    assert grid is not None
+    grid = images_only(events, path, "an image stack")
     rows = max(1, 2**22 // grid.cells)
     images = (events[start : start + rows].to_dense()[:, 0].float().numpy() for start in range(0, len(events), rows))
     _write_stack(source, path, "images", (len(events), *grid.shape), images, overwrite)

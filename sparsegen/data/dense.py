@@ -23,16 +23,31 @@ from sparsegen.data.reader import HDF5Reader, hdf5_keys, require
 from sparsegen.data.source import EventsSource
 from sparsegen.data.voxels import VoxelReader
 from sparsegen.errors import DataError
-from sparsegen.events import Column
+from sparsegen.events import Column, Events
 from sparsegen.grid import Grid
 
-__all__ = ["DenseReader", "image_grid", "write_dense"]
+__all__ = ["DenseReader", "image_grid", "images_only", "write_dense"]
 
 
 def image_grid(shape: tuple[int, ...]) -> Grid:
     """A lattice of unit cells: rows ``y`` and columns ``x`` of an image, ``z, y, x`` of a volume."""
     names = {1: ("x",), 2: ("y", "x"), 3: ("z", "y", "x")}.get(len(shape))
     return Grid.regular(shape, (0.0,) * len(shape), tuple(map(float, shape)), names)
+
+
+def images_only(events: Events, path: Path, format: str) -> Grid:
+    """The lattice of events that are images: two- or three-dimensional unit cells with the one column ``intensity``.
+
+    Raises:
+        DataError: They are something else, or have conditions.
+    """
+    grid = events.grid
+    fits = events.is_cells and grid is not None and grid.dim in (2, 3) and grid == image_grid(grid.shape)
+    if grid is None or not fits or [c.name for c in events.columns] != ["intensity"] or events.conditions:
+        raise DataError(
+            f"{path}: {format} holds the column intensity on unit cells, no conditions; given {events} on {grid}"
+        )
+    return grid
 
 
 class DenseReader(VoxelReader, HDF5Reader):

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsegen.data.dense import image_grid
+from sparsegen.data.dense import image_grid, images_only
 from sparsegen.data.files import whole_file
 from sparsegen.data.formats import Format, formats
 from sparsegen.data.labels import class_names
@@ -107,13 +107,7 @@ def write_idx(source: EventsSource, path: Path, overwrite: bool = False) -> None
         DataError: They are no images, an intensity is not a multiple of 1/255, or labels have no place.
     """
     events = source.events.detach().to("cpu")
-    grid = events.grid
-    fits = events.is_cells and grid is not None and grid.dim in (2, 3) and grid == image_grid(grid.shape)
-    if not fits or [c.name for c in events.columns] != ["intensity"] or events.conditions:
-        raise DataError(
-            f"{path}: IDX holds the column intensity on unit cells, no conditions; given {events} on {grid}"
-        )
-    assert grid is not None
+    grid = images_only(events, path, "IDX")
     values = events.features[:, 0].float().numpy()
     places = np.rint(values * 255)
     odd = np.flatnonzero((places < 1) | (places > 255) | (places.astype(np.float32) / np.float32(255) != values))
