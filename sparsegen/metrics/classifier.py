@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from sparsegen.errors import DataError
 from sparsegen.metrics.challenge import BATCH, EPOCHS, LEARNING_RATE, WIDTH, challenge_scores
-from sparsegen.metrics.features import Features, collect_pair
-from sparsegen.metrics.inputs import EventsLike, warn_small
+from sparsegen.metrics.features import EventsOrFeatures, Features, collect_pair
+from sparsegen.metrics.inputs import warn_small
 from sparsegen.metrics.metric import TooFewError, metric
 from sparsegen.metrics.observables import summary_features
 from sparsegen.metrics.protocol import Protocol, resolve
@@ -196,8 +196,8 @@ def _two_sample(x: Array, y: Array, epochs: int, seed: int) -> tuple[float, floa
 
 @metric("classifier_auc")
 def classifier_auc(
-    generated: EventsLike,
-    reference: EventsLike,
+    generated: EventsOrFeatures,
+    reference: EventsOrFeatures,
     *,
     features: Features = summary_features,
     epochs: int | None = None,

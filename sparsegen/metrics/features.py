@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,16 @@ from sparsegen.metrics.inputs import EventsLike, check_comparable, portions, val
 from sparsegen.metrics.observables import summary_features
 from sparsegen.metrics.ranks import gathered
 
-__all__ = ["Features", "FeatureSample", "Moments", "Spilled", "check_pair", "collect", "collect_pair"]
+__all__ = [
+    "EventsOrFeatures",
+    "Features",
+    "FeatureSample",
+    "Moments",
+    "Spilled",
+    "check_pair",
+    "collect",
+    "collect_pair",
+]
 
 Array = NDArray[np.float64]
 BLOCK = 16384
@@ -32,15 +42,40 @@ Features = Callable[[Events], "Array | tuple[Array, tuple[str, ...]]"]
 class FeatureSample:
     """The features of the events of a sample that can be evaluated.
 
+    Metrics of features take it in the place of events, so that features of your own arrays, or collected portion by
+    portion and rank by rank, are compared as they are.
+
     Args:
         values: ``(n, F)`` float64.
         names: The features' names; empty where a caller's function gives none.
         invalid: Events left out.
+
+    Example:
+        >>> halves = [FeatureSample(np.array([[1.0], [2.0]])), FeatureSample(np.array([[3.0]]), invalid=1)]
+        >>> whole = halves[0].merge(halves[1]).reduce()
+        >>> len(whole), whole.invalid
+        (3, 1)
     """
 
     values: Array
-    names: tuple[str, ...]
-    invalid: int
+    names: tuple[str, ...] = ()
+    invalid: int = 0
+
+    def merge(self, other: FeatureSample) -> FeatureSample:
+        """Both samples as one.
+
+        Raises:
+            DataError: They have other features.
+        """
+        _check_alike(self, other, "merge")
+        return FeatureSample(
+            np.concatenate([self.values, other.values]), self.names or other.names, self.invalid + other.invalid
+        )
+
+    def reduce(self) -> FeatureSample:
+        """What all ranks hold, the same on each: the ranks' rows one after another; ``self`` is unchanged."""
+        parts = [FeatureSample(*part) for part in gathered((self.values, self.names, self.invalid))]
+        return functools.reduce(FeatureSample.merge, parts)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -51,14 +86,31 @@ class FeatureSample:
         return int(self.values.shape[1])
 
 
+EventsOrFeatures = EventsLike | FeatureSample
+"""What metrics of features take: events, or what was read off them before."""
+
+
+def _check_alike(one: FeatureSample, other: FeatureSample, what: str) -> None:
+    if one.width != other.width or (one.names and other.names and one.names != other.names):
+        ours, theirs = (side.names or side.width for side in (one, other))
+        raise DataError(f"{what}: features {ours} and {theirs}; expected the same on both sides")
+
+
 def collect(
-    events: EventsLike, features: Features = summary_features, *, role: str, invalid: str = "leave_out"
+    events: EventsOrFeatures, features: Features = summary_features, *, role: str, invalid: str = "leave_out"
 ) -> FeatureSample:
     """Features of all events, in portions: only the features themselves are held.
 
     Raises:
         DataError: No event can be evaluated.
     """
+    if isinstance(events, FeatureSample):
+        values = np.asarray(events.values, dtype=np.float64)
+        if values.ndim != 2 or not len(values) or not np.isfinite(values).all():
+            raise DataError(
+                f"features of the {role} sample have shape {values.shape}: expected (n, F), n above 0, all finite"
+            )
+        return replace(events, values=values)
     name = f"{getattr(features, '__module__', '')}.{getattr(features, '__qualname__', '')}"
     make = lambda: _collected(events, features, role, invalid)
     # Only a function that can be found again by its name stands for the same features tomorrow.
@@ -106,7 +158,7 @@ class Spilled:
         DataError: No event can be evaluated.
     """
 
-    def __init__(self, events: EventsLike, features: Features, *, role: str, invalid: str = "leave_out") -> None:
+    def __init__(self, events: EventsOrFeatures, features: Features, *, role: str, invalid: str = "leave_out") -> None:
         self._rows = 0
         self.invalid = 0
         self.width = 0
@@ -127,9 +179,9 @@ class Spilled:
             self._stack = stack.pop_all()
 
     @staticmethod
-    def _parts(events: EventsLike, features: Features, role: str, invalid: str) -> Iterator[tuple[Array, int]]:
-        if is_kept(events):
-            # Features that are kept on disk, and read back from there, are whole arrays.
+    def _parts(events: EventsOrFeatures, features: Features, role: str, invalid: str) -> Iterator[tuple[Array, int]]:
+        if isinstance(events, FeatureSample) or is_kept(events):
+            # Features that were collected before, or are kept on disk and read back from there, are whole arrays.
             sample = collect(events, features, role=role, invalid=invalid)
             yield sample.values, sample.invalid
             return
@@ -159,18 +211,28 @@ def _nothing(role: str, invalid: int, n: int) -> DataError:
 
 
 def collect_pair(
-    generated: EventsLike, reference: EventsLike, features: Features = summary_features, *, invalid: str = "leave_out"
+    generated: EventsOrFeatures,
+    reference: EventsOrFeatures,
+    features: Features = summary_features,
+    *,
+    invalid: str = "leave_out",
 ) -> tuple[FeatureSample, FeatureSample]:
     """Features of both sides, which must have the same axes, columns and units."""
     check_pair(generated, reference)
-    return (
+    pair = (
         collect(generated, features, role="generated", invalid=invalid),
         collect(reference, features, role="reference", invalid=invalid),
     )
+    _check_alike(*pair, "generated and reference")
+    return pair
 
 
-def check_pair(generated: EventsLike, reference: EventsLike) -> None:
-    """Raises unless both sides hold events of the same axes, columns and units."""
+def check_pair(generated: EventsOrFeatures, reference: EventsOrFeatures) -> None:
+    """Raises unless both sides hold events of the same axes, columns and units, or both are features."""
+    if isinstance(generated, FeatureSample) or isinstance(reference, FeatureSample):
+        if type(generated) is not type(reference):
+            raise DataError("one side is features, the other events; collect the features of both")
+        return
     if len(generated) == 0 or len(reference) == 0:
         raise DataError(f"{len(generated)} generated and {len(reference)} reference events; both must be above 0")
     check_comparable(generated[0:1], reference[0:1])

@@ -22,8 +22,17 @@ from scipy.optimize import nnls
 from sparsegen.errors import DataError
 from sparsegen.events import Events
 from sparsegen.metrics.efp import efps
-from sparsegen.metrics.features import BLOCK, Features, FeatureSample, Moments, Spilled, check_pair, collect_pair
-from sparsegen.metrics.inputs import EventsLike, warn_small
+from sparsegen.metrics.features import (
+    BLOCK,
+    EventsOrFeatures,
+    Features,
+    FeatureSample,
+    Moments,
+    Spilled,
+    check_pair,
+    collect_pair,
+)
+from sparsegen.metrics.inputs import warn_small
 from sparsegen.metrics.metric import TooFewError, metric
 from sparsegen.metrics.observables import summary_features
 from sparsegen.metrics.protocol import Protocol, resolve
@@ -296,8 +305,8 @@ def _between_reals(
 
 @metric("frechet", fast=True)
 def frechet(
-    generated: EventsLike,
-    reference: EventsLike,
+    generated: EventsOrFeatures,
+    reference: EventsOrFeatures,
     *,
     features: Features = summary_features,
     protocol: Protocol | str | None = None,
@@ -338,8 +347,8 @@ def frechet(
 
 @metric("fpd", needs=("jets",))
 def fpd(
-    generated: EventsLike,
-    reference: EventsLike,
+    generated: EventsOrFeatures,
+    reference: EventsOrFeatures,
     *,
     features: Features = efp_features,
     protocol: Protocol | str | None = None,
@@ -389,7 +398,7 @@ def fpd(
 
 
 def _published(
-    generated: EventsLike, reference: EventsLike, features: Features, setting: Protocol, seed: int
+    generated: EventsOrFeatures, reference: EventsOrFeatures, features: Features, setting: Protocol, seed: int
 ) -> Result:
     """Under a published protocol only moments of batches are wanted: features stream from a temporary file."""
     check_pair(generated, reference)

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sparsegen.errors import DataError
-from sparsegen.metrics.features import Features, collect_pair
+from sparsegen.metrics.features import EventsOrFeatures, Features, collect_pair
 from sparsegen.metrics.frechet import ERROR, Linear, efp_features
-from sparsegen.metrics.inputs import EventsLike, warn_small
+from sparsegen.metrics.inputs import warn_small
 from sparsegen.metrics.metric import TooFewError, metric
 from sparsegen.metrics.protocol import Protocol, resolve
 from sparsegen.metrics.resampling import scale_variance, split_halves, squared_error
@@ -126,8 +126,8 @@ def _blocks(x: Array, y: Array, rng: np.random.Generator, *, scale: bool = False
 
 @metric("kpd", needs=("jets",))
 def kpd(
-    generated: EventsLike,
-    reference: EventsLike,
+    generated: EventsOrFeatures,
+    reference: EventsOrFeatures,
     *,
     features: Features = efp_features,
     protocol: Protocol | str | None = None,

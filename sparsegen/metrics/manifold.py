@@ -26,8 +26,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import cdist
 
 from sparsegen.errors import ConfigError
-from sparsegen.metrics.features import Features, collect_pair
-from sparsegen.metrics.inputs import EventsLike, warn_small
+from sparsegen.metrics.features import EventsOrFeatures, Features, collect_pair
+from sparsegen.metrics.inputs import warn_small
 from sparsegen.metrics.metric import TooFewError, metric
 from sparsegen.metrics.observables import summary_features
 from sparsegen.metrics.protocol import Protocol, resolve
@@ -77,8 +77,8 @@ def prdc(generated: ArrayLike, reference: ArrayLike, k: int = 5) -> dict[str, fl
 
 def _evaluate(
     name: str,
-    generated: EventsLike,
-    reference: EventsLike,
+    generated: EventsOrFeatures,
+    reference: EventsOrFeatures,
     features: Features,
     k: int,
     protocol: Protocol | str | None,
@@ -126,8 +126,8 @@ def _evaluate(
 
 @metric("precision")
 def precision(
-    generated: EventsLike,
-    reference: EventsLike,
+    generated: EventsOrFeatures,
+    reference: EventsOrFeatures,
     *,
     features: Features = summary_features,
     k: int = 5,
@@ -140,8 +140,8 @@ def precision(
 
 @metric("recall")
 def recall(
-    generated: EventsLike,
-    reference: EventsLike,
+    generated: EventsOrFeatures,
+    reference: EventsOrFeatures,
     *,
     features: Features = summary_features,
     k: int = 5,
@@ -154,8 +154,8 @@ def recall(
 
 @metric("density")
 def density(
-    generated: EventsLike,
-    reference: EventsLike,
+    generated: EventsOrFeatures,
+    reference: EventsOrFeatures,
     *,
     features: Features = summary_features,
     k: int = 5,
@@ -168,8 +168,8 @@ def density(
 
 @metric("coverage", fast=True)
 def coverage(
-    generated: EventsLike,
-    reference: EventsLike,
+    generated: EventsOrFeatures,
+    reference: EventsOrFeatures,
     *,
     features: Features = summary_features,
     k: int = 5,

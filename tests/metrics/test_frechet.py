@@ -153,3 +153,19 @@ def test_a_published_distance_streams_to_the_value_of_whole_arrays(jets, more_je
     assert found.protocol["available"] == [600, 600]
     with pytest.raises(DataError, match="600 of 600 are invalid"):
         metrics.fpd(more_jets, jets.with_features(jets.features * math.nan), protocol="jetnet0.2")
+
+
+@small
+@pytest.mark.parametrize("name", ["frechet", "kpd", "precision", "coverage", "classifier_auc"])
+def test_metrics_of_features_take_what_was_collected_in_portions(name, jets, more_jets):
+    read = features_module.collect
+    parts = [read(more_jets[cut], role="generated") for cut in (slice(0, 100), slice(100, 300))]
+    held = parts[0].merge(parts[1]).reduce()
+    function = partial(metrics.METRICS[name].function, features=metrics.summary_features)
+    assert function(held, read(jets[:300], role="reference")) == function(more_jets[:300], jets[:300])
+    with pytest.raises(DataError, match="one side is features"):
+        function(held, jets[:300])
+    with pytest.raises(DataError, match="expected the same"):
+        function(held, metrics.FeatureSample(np.ones((300, 2))))
+    with pytest.raises(DataError, match="all finite"):
+        function(held, metrics.FeatureSample(np.full((300, 2), math.nan)))
