@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import re
 import types
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
@@ -19,6 +20,7 @@ from sparsegen.errors import ConfigError, unknown_name
 __all__ = ["DataConfig", "ModelConfig", "NetworkConfig", "RunConfig", "TrainingConfig", "diff", "section_dict"]
 
 PRECISIONS = ("32-true", "bf16-mixed", "64-true")
+_EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 NONFINITE = ("raise", "skip", "rollback")
 
 # Settings of `training` that change what is written or where a run computes, never its result.
@@ -302,13 +304,22 @@ def _section(cls: Any, values: Any, where: str) -> Any:
         if key in names and key != "options":
             kept[key] = _convert(_hints(cls)[key], value, prefix + key)
         elif "options" in names:
-            options[str(key)] = value
+            options[str(key)] = _option(value)
         else:
             raise ConfigError(unknown_name(f"key of {where or 'the config'}", str(key), names))
     for name in required:
         if name not in kept:
             raise ConfigError(f"{prefix}{name} is missing; a config has {', '.join(prefix + n for n in required)}")
     return cls(**kept, **({"options": options} if "options" in names else {}))
+
+
+def _option(value: Any) -> Any:
+    """An option as it was meant: YAML reads ``1e-3``, without a point, as a word."""
+    if isinstance(value, Mapping):
+        return {name: _option(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_option(inner) for inner in value]
+    return float(value) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value
 
 
 @cache

@@ -132,6 +132,16 @@ def test_conditions_that_cannot_be_had_are_refused(folder: Path, trained: Path, 
     assert not (folder / "no.h5").exists()
 
 
+def test_an_angle_that_rejects_everything_is_refused_with_what_others_accept(
+    folder: Path, trained: Path, refuses: Refuses
+) -> None:
+    run = folder / "narrow"
+    assert main(["refit", str(trained), "--model.theta", "1e-9", "-o", str(run)]) == 0
+    refuses("theta=1e-09 accepts no pair of cells; share accepted by angle: 0.01:", "sample", run, "-n", 50, "-o",
+            folder / "no.h5")  # fmt: skip
+    assert not (folder / "no.h5").exists()
+
+
 @pytest.mark.parametrize("prior", [name for name in PRIORS if name != "ot"])
 def test_every_other_law_follows_the_energy_too(prior: str, folder: Path, trained: Path) -> None:
     run, out = folder / prior, folder / f"{prior}.h5"

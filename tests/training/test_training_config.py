@@ -43,6 +43,9 @@ def test_numbers_that_yaml_reads_as_words_are_numbers():
     config = RunConfig.from_dict(BASE | {"training": {"lr": "1e-3", "epochs": "4", "batch": 64.0}})
     assert (config.training.lr, config.training.epochs, config.training.batch) == (1e-3, 4, 64)
     assert isinstance(config.training.batch, int)
+    options = {"name": "aeot", "theta": "1e-9", "prior": {"name": "flow", "lr": "5e-4"}, "label": "e5"}
+    config = RunConfig.from_dict({"data": "a", "network": "points", "model": options})
+    assert config.model.options == {"theta": 1e-9, "prior": {"name": "flow", "lr": 5e-4}, "label": "e5"}
 
 
 @pytest.mark.parametrize(
