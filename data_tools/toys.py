@@ -1,16 +1,19 @@
-"""``toys``: small sets whose truth is known."""
+"""``toys``: sets whose truth is known."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data_tools.verb import Verb, one_of, output_arguments
-from sparsegen.data import RaggedWriter
+from data_tools.chunks import Chunk, in_chunks
+from data_tools.pieces import Piece, save_piece, write_pieces
+from data_tools.verb import Verb, one_of, output_arguments, processes_argument
 from sparsegen.errors import ConfigError, unknown_name
 from sparsegen.events import Column, Events
 from sparsegen.grid import Grid
@@ -50,13 +53,20 @@ def _lines(n: int, generator: np.random.Generator) -> Points:
     return np.stack([labels - 0.5, generator.uniform(-1, 1, n)], 1), labels
 
 
-_CLOUDS: dict[str, Callable[[int, np.random.Generator], Points]] = {
-    "ring": _ring,
-    "grid": _grid,
-    "swiss-roll": _swiss_roll,
-    "lines": _lines,
+_CLOUDS: dict[str, tuple[int, Callable[[int, np.random.Generator], Points]]] = {
+    "ring": (8, _ring),
+    "grid": (25, _grid),
+    "swiss-roll": (1, _swiss_roll),
+    "lines": (2, _lines),
 }
-_BLOCK = 2**24
+"""Modes of each set of points, and what draws them."""
+
+_CHUNK = 2**20
+"""Points, or images, made at once at most; each chunk has a seed of its own."""
+
+_CHUNK_CELLS = 2**24
+"""Cells of images made at once at most."""
+
 TOY_SETS = (*_CLOUDS, "bernoulli")
 
 
@@ -80,40 +90,51 @@ def make_toy(
         >>> len(events), bool(events.coords.norm(dim=1).sub(1).abs().max() < 0.1)
         (100, True)
     """
+    parts = [_make_chunk(*arguments) for arguments in _chunks(name, events, seed, occupancy, size)]
+    return Events.cat([some for some, _ in parts]), np.concatenate([labels for _, labels in parts])
+
+
+def _chunks(name: str, events: int, seed: int, occupancy: float, size: int) -> list[tuple[Any, ...]]:
+    """What each chunk of a set is made from."""
     if events < 1:
         raise ConfigError(f"{events} events asked for; expected at least 1")
-    generator = np.random.default_rng(seed)
-    if name in _CLOUDS:
-        points, labels = _CLOUDS[name](events, generator)
-        grid = Grid.regular((64, 64), (-1.5, -1.5), (1.5, 1.5), ("x", "y"))
-        return (
-            Events(
-                torch.from_numpy(points).float(),
-                torch.ones(events, 1),
-                torch.arange(events + 1),
-                axes=("x", "y"),
-                columns=(Column("weight"),),
-                grid=grid,
-            ),
-            labels,
-        )
-    if name != "bernoulli":
+    if name not in TOY_SETS:
         raise ConfigError(unknown_name("toy", name, TOY_SETS))
     if not 0 < occupancy <= 1 or size < 1:
-        raise ConfigError(
-            f"images of {size} x {size} cells, {occupancy:g} active; expected at least one cell, and a share above "
-            "0, at most 1"
+        raise ConfigError(f"images of {size} x {size} cells, {occupancy:g} active; expected a share above 0, at most 1")
+    each = min(_CHUNK, max(1, _CHUNK_CELLS // size**2)) if name not in _CLOUDS else _CHUNK
+    return [(name, start, min(start + each, events), seed, occupancy, size) for start in range(0, events, each)]
+
+
+def _make_chunk(
+    name: str, start: int, stop: int, seed: int, occupancy: float, size: int
+) -> tuple[Events, NDArray[np.int64]]:
+    count = stop - start
+    generator = np.random.default_rng([seed, start] if start else seed)
+    ids = torch.arange(start, stop)
+    if name in _CLOUDS:
+        points, labels = _CLOUDS[name][1](count, generator)
+        grid = Grid.regular((64, 64), (-1.5, -1.5), (1.5, 1.5), ("x", "y"))
+        events = Events(
+            torch.from_numpy(points).float(),
+            torch.ones(count, 1),
+            torch.arange(count + 1),
+            axes=("x", "y"),
+            columns=(Column("weight"),),
+            grid=grid,
+            ids=ids,
         )
+        return events, labels
     grid = Grid.regular((size, size), (0, 0), (size, size), ("y", "x"))
-    # Dense only some images at a time
-    block = max(1, _BLOCK // size**2)
-    parts = []
-    for start in range(0, events, block):
-        active = generator.random((min(block, events - start), 1, size, size)) < occupancy
-        images = np.zeros(active.shape, dtype=np.float32)
-        images[active] = generator.exponential(1.0, int(active.sum()))
-        parts.append(Events.from_dense(torch.from_numpy(images), grid, (Column("intensity"),)))
-    return Events.cat(parts).replace(ids=torch.arange(events)), np.zeros(events, dtype=np.int64)
+    active = generator.random((count, 1, size, size)) < occupancy
+    images = np.zeros(active.shape, dtype=np.float32)
+    images[active] = generator.exponential(1.0, int(active.sum()))
+    events = Events.from_dense(torch.from_numpy(images), grid, (Column("intensity"),))
+    return events.replace(ids=ids), np.zeros(count, dtype=np.int64)
+
+
+def _save_chunk(path: Path, *arguments: Any) -> None:
+    save_piece(path, Piece(*_make_chunk(*arguments)))
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -124,6 +145,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "bernoulli: images whose cells are active independently",
     )
     output_arguments(parser)
+    processes_argument(parser)
     parser.add_argument("--events", type=int, default=10_000, help="how many (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="decides everything random (%(default)s)")
     parser.add_argument("--occupancy", type=float, default=0.05, help="of Bernoulli images (%(default)s)")
@@ -131,15 +153,25 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    events, labels = make_toy(options.name, options.events, options.seed, options.occupancy, options.size)
-    made = {
-        "program": "data_tools toys",
-        "options": {k: v for k, v in vars(options).items() if k not in ("output", "overwrite")},
-    }
-    classes = [f"mode {k}" for k in range(int(labels.max()) + 1)]
-    with RaggedWriter(options.output, overwrite=options.overwrite, classes=classes, provenance=made) as writer:
-        writer.append(events, labels)
-    print(f"{options.output}: {len(events):,} events of {options.name}")
+    facts = {name: getattr(options, name) for name in ("name", "events", "seed", "occupancy", "size")}
+    made = {"program": "data_tools toys", "options": facts}
+    modes = _CLOUDS[options.name][0] if options.name in _CLOUDS else 1
+    in_chunks(
+        options.output,
+        {"verb": "toys", **facts},
+        [Chunk(f"{k:06d}.npz", _save_chunk, arguments) for k, arguments in enumerate(_chunks(**facts))],
+        lambda paths: write_pieces(
+            options.output,
+            paths,
+            overwrite=options.overwrite,
+            classes=[f"mode {k}" for k in range(modes)],
+            provenance=made,
+        ),
+        what="chunks of toys",
+        processes=options.processes,
+        overwrite=options.overwrite,
+    )
+    print(f"{options.output}: {options.events:,} events of {options.name}")
     return 0
 
 

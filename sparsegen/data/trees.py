@@ -43,6 +43,8 @@ class _TreeReader(Reader):
     columns = ()
     block = 16
     suffixes: tuple[str, ...]
+    points_each: int | None = None
+    """Points of every event, where the format fixes them; else those of the first tell."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -60,7 +62,7 @@ class _TreeReader(Reader):
             self.classes = tuple(sorted({str(name) for name in classes}))
             self._labels = np.array([self.classes.index(str(name)) for name in classes], dtype=np.int64)
         if self.rows:
-            self.event_bytes = 12 * len(self.points(self.files[0], 0))
+            self.event_bytes = 12 * (self.points_each or len(self.points(self.files[0], 0)))
 
     @abstractmethod
     def points(self, file: Path, row: int) -> NDArray[Any]:
@@ -122,6 +124,7 @@ class MeshReader(_TreeReader):
     """Samples OFF, OBJ, STL and VRML meshes by area: 2,048 points each, seeded by the file's place in the folder."""
 
     suffixes = _MESHES
+    points_each = _MESH_POINTS
 
     def points(self, file: Path, row: int) -> NDArray[Any]:
         """Points of one mesh, the same at every read."""

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+import data_tools.toys
 import sparsegen.data as data
 from data_tools.cli import main
 from data_tools.digits import place_digits
@@ -80,6 +81,21 @@ class TestMakers:
         source = data.open(tmp_path / "a.h5")
         assert torch.equal(source[:].coords, make_toy(name, 50, seed=1)[0].coords)
         assert not torch.equal(source[:].coords, make_toy(name, 50, seed=2)[0].coords)
+
+    @pytest.mark.parametrize("name", TOY_SETS)
+    def test_toys_of_several_chunks_are_one_set(
+        self, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first, _ = make_toy(name, 20, seed=1)
+        monkeypatch.setattr(data_tools.toys, "_CHUNK", 20)
+        assert main(["toys", name, str(tmp_path / "a.h5"), "--events", "50"]) == 0
+        source = data.open(tmp_path / "a.h5")
+        events, labels = make_toy(name, 50, seed=1)
+        assert torch.equal(source[:].coords, events.coords)
+        assert source[:].ids.tolist() == list(range(50))
+        assert source.labels.tolist() == labels.tolist()
+        assert torch.equal(events[:20].coords, first.coords)
+        assert not torch.equal(events[20:40].coords, first.coords)
 
     def test_modes_are_where_they_should_be(self) -> None:
         events, labels = make_toy("grid", 5000, seed=0)

@@ -17,6 +17,7 @@ import data_tools.chunks as chunks
 import data_tools.jets
 import data_tools.repair
 import data_tools.showers
+import data_tools.toys
 import data_tools.transfer
 from data_tools.chunks import Chunk, in_chunks
 from data_tools.cli import main
@@ -24,12 +25,13 @@ from sparsegen.errors import ConfigError
 
 _KILLED = """
 import os, signal, sys
-import data_tools.chunks, data_tools.jets, data_tools.repair, data_tools.showers, data_tools.transfer
+import data_tools.chunks, data_tools.jets, data_tools.repair, data_tools.showers, data_tools.toys, data_tools.transfer
 import sparsegen.data.files
 from data_tools.cli import main
 
 module, size, when = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-data_tools.jets._CHUNK = data_tools.showers._CHUNK = data_tools.transfer._PIECE = data_tools.repair._PIECE = size
+data_tools.jets._CHUNK = data_tools.showers._CHUNK = data_tools.toys._CHUNK = size
+data_tools.transfer._PIECE = data_tools.repair._PIECE = size
 target = getattr(data_tools, "chunks") if module == "chunk" else sparsegen.data.files
 sync, calls = target.sync, []
 
@@ -59,10 +61,11 @@ def _run(target: str, size: int, when: int, argv: list[str]) -> int:
             marks=pytest.mark.skipif(not importlib.util.find_spec("pythia8mc"), reason="needs the extra pythia"),
         ),
         (["showers", "OUT", "--events", "700"], 256),
+        (["toys", "bernoulli", "OUT", "--events", "700"], 256),
         (["convert", "pythia-jets:test", "OUT"], 512),
         (["repair", "IN", "OUT", "--keep-events"], 1),
     ],
-    ids=["jets", "showers", "convert", "repair"],
+    ids=["jets", "showers", "toys", "convert", "repair"],
 )
 def test_a_killed_run_goes_on_to_the_same_bytes(
     tmp_path: Path,
@@ -71,7 +74,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     size: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for module in (data_tools.jets, data_tools.showers):
+    for module in (data_tools.jets, data_tools.showers, data_tools.toys):
         monkeypatch.setattr(module, "_CHUNK", size)
     for module in (data_tools.transfer, data_tools.repair):
         monkeypatch.setattr(module, "_PIECE", size)
