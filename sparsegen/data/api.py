@@ -12,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from sparsegen.data.check import DataWarning, check_reader
-from sparsegen.data.formats import formats, recognise
+from sparsegen.data.formats import formats, must_be_there, recognise
 from sparsegen.data.labels import class_names
 from sparsegen.data.reader import Reader
 from sparsegen.data.source import EventSource, EventsSource, FileSource
@@ -32,8 +32,8 @@ def open(
     *,
     view: str | None = None,
     shape: Sequence[int] | None = None,
-    condition: Sequence[str] | Literal["all"] = (),
-    classes: Sequence[str] = (),
+    condition: Sequence[str] | str = (),
+    classes: Sequence[str] | str = (),
     check: bool | Literal["format"] = True,
 ) -> FileSource:
     """Open a data set for streaming.
@@ -44,8 +44,8 @@ def open(
         view: ``points``, ``cells`` or ``image``; what the file holds by default. Hits outside the lattice are dropped
             and counted (``source.dropped``).
         shape: Cells along each axis, over the range of the file's lattice.
-        condition: Names of the file's conditions that events carry; ``all`` for all of them.
-        classes: Names of the classes to keep; all by default.
+        condition: Names, or the one name, of the file's conditions that events carry; ``all`` for all of them.
+        classes: Names, or the one name, of the classes to keep; all by default.
         check: Whether to read the whole file once and check it; the result is remembered for the process. ``format``
             checks what the format promises alone, and lets bad events through to who counts them.
 
@@ -69,14 +69,14 @@ def open(
         chosen = recognise(file)
     else:
         chosen = formats[format]
-        if not file.exists():
-            raise DataError(f"{file}: no such file; check the path (run in {Path.cwd()})")
+        must_be_there(file)
     reader = chosen.reader(file)
     if not reader.rows:
         raise DataError(f"{file}: holds no events; a data set needs at least one")
     if check:
         check_reader(reader, values=check != "format")
-    names = reader.conditions if condition == "all" else condition
+    names = reader.conditions if condition == "all" else (condition,) if isinstance(condition, str) else condition
+    classes = (classes,) if isinstance(classes, str) else classes
     return FileSource(reader, name, _rows(reader, split, classes), make_view(reader, view, shape, name), names)
 
 

@@ -22,7 +22,7 @@ from sparsegen.data.files import whole_file
 from sparsegen.data.formats import Format, formats
 from sparsegen.data.labels import class_names
 from sparsegen.data.mapped import Loaded, MappedArray, inflated, mapped, values_of
-from sparsegen.data.reader import Finding, Reader, rows_of
+from sparsegen.data.reader import Finding, Reader, label_findings, rows_of
 from sparsegen.data.source import EventsSource
 from sparsegen.data.voxels import VoxelReader
 from sparsegen.errors import DataError
@@ -60,8 +60,14 @@ def load_array(path: Path, key: str | None = None) -> Loaded:
     """
     try:
         if key is None:
-            return np.load(path, mmap_mode="r", allow_pickle=False), None
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            if isinstance(array, np.lib.npyio.NpzFile):
+                array.close()
+                raise ValueError("an archive, where one array is expected")
+            return array, None
         with zipfile.ZipFile(path) as archive:
+            if f"{key}.npy" not in archive.namelist():
+                raise DataError(f"{path}: key {key!r} is missing; it has {', '.join(_keys(path)) or 'no arrays'}")
             member = archive.getinfo(f"{key}.npy")
             if member.compress_type == zipfile.ZIP_STORED and not member.flag_bits & 1:
                 with path.open("rb") as file:
@@ -130,6 +136,12 @@ class ArrayReader(Reader):
             labels = values_of(load_array(path, name)).reshape(-1)
             if len(labels) != self.rows:
                 raise DataError(f"{path}: {name} has {len(labels)} rows, {key} has {self.rows}; make the file again")
+            if labels.dtype.kind not in "fiub" or (labels != np.rint(labels)).any():
+                raise DataError(
+                    f"{path}: {name} holds {labels.dtype} values that are no whole numbers; expected class indices, "
+                    "with names in the array classes"
+                )
+            self._label_key = name
             self._labels = labels.astype(np.int64)
             self.classes = class_names(self._labels)
             if "classes" in keys:
@@ -151,6 +163,12 @@ class ArrayReader(Reader):
         return joined if take is None else joined.take(take, axis=0)
 
     def findings(self) -> Iterator[Finding]:
+        """Damage, and labels without a class."""
+        yield from self.damage()
+        if self._labels is not None:
+            yield from label_findings(self.path, self._label_key, self._labels, self.classes)
+
+    def damage(self) -> Iterator[Finding]:
         """An array that is mapped where it lies, not inflated, and does not match the archive's checksum."""
         if self._key is None:
             return

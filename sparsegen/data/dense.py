@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sparsegen.data.files import whole_file
 from sparsegen.data.formats import Format, formats
 from sparsegen.data.labels import class_names
-from sparsegen.data.reader import HDF5Reader, hdf5_keys, require
+from sparsegen.data.reader import Finding, HDF5Reader, hdf5_keys, label_findings, require
 from sparsegen.data.source import EventsSource
 from sparsegen.data.voxels import VoxelReader
 from sparsegen.errors import DataError
@@ -62,9 +62,7 @@ class DenseReader(VoxelReader, HDF5Reader):
                 "copy or make it again"
             )
         self.rows = len(images)
-        facts = {
-            key: json.loads(self.file.attrs.get(key, "null")) for key in ("columns", "grid", "conditions", "classes")
-        }
+        facts = {key: self.fact(key) for key in ("columns", "grid", "conditions", "classes")}
         if facts["grid"] is None:
             grid = image_grid(images.shape[1:])
             columns: tuple[Column, ...] = (Column("intensity"),)
@@ -93,6 +91,10 @@ class DenseReader(VoxelReader, HDF5Reader):
     def labels(self) -> NDArray[np.int64] | None:
         """Class index of every event, where the file has labels."""
         return self.array("labels").astype(np.int64) if self.classes else None
+
+    def findings(self) -> Iterator[Finding]:
+        """Labels without a class."""
+        yield from label_findings(self.path, "labels", self.labels(), self.classes)
 
 
 def write_dense(source: EventsSource, path: Path, overwrite: bool = False) -> None:

@@ -11,12 +11,12 @@ from typing import Protocol
 
 import h5py
 
-from sparsegen.data.reader import Reader
+from sparsegen.data.reader import Reader, unreadable_hdf5
 from sparsegen.data.source import EventsSource
 from sparsegen.errors import ConfigError, DataError
 from sparsegen.registry import Registry
 
-__all__ = ["Format", "Write", "formats", "recognise"]
+__all__ = ["Format", "Write", "formats", "must_be_there", "recognise"]
 
 
 class Write(Protocol):
@@ -55,24 +55,29 @@ class Format:
 formats = Registry[Format]("data format")
 
 
-def recognise(path: Path) -> Format:
-    """The one format that a path's content fits.
-
-    Raises:
-        DataError: The path does not exist, is damaged, or fits no format, or several.
-    """
+def must_be_there(path: Path) -> None:
+    """Raises where a path does not exist, may not be read, or is an empty file."""
     if not path.exists():
         raise DataError(f"{path}: no such file; check the path (run in {Path.cwd()})")
     if not os.access(path, os.R_OK):
         raise DataError(f"{path}: may not be read; ask its owner for access, or copy it")
     if path.is_file() and path.stat().st_size == 0:
         raise DataError(f"{path}: the file is empty; copy or make it again")
+
+
+def recognise(path: Path) -> Format:
+    """The one format that a path's content fits.
+
+    Raises:
+        DataError: The path does not exist, is damaged, or fits no format, or several.
+    """
+    must_be_there(path)
     if path.suffix in (".h5", ".hdf5"):
         try:
             with h5py.File(path, "r") as file:
                 keys = ", ".join(sorted(file))
         except OSError as error:
-            raise DataError(f"{path}: not a readable HDF5 file ({error}); copy or make it again") from None
+            raise unreadable_hdf5(path, error) from None
     else:
         keys = ""
         if path.suffix == ".npz" and path.is_file() and not zipfile.is_zipfile(path):

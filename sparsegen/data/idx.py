@@ -43,9 +43,9 @@ def read_idx(path: Path) -> Loaded:
     Raises:
         DataError: It is no IDX file of bytes, it is cut short, or there is no room to inflate it.
     """
-    with path.open("rb") as file:
-        zipped = file.read(2) == _GZIP
     try:
+        with path.open("rb") as file:
+            zipped = file.read(2) == _GZIP
         with gzip.open(path) if zipped else path.open("rb") as file:
             head = file.read(4)
             if len(head) < 4 or head[:2] != b"\0\0" or head[2] != _UBYTE:

@@ -64,7 +64,7 @@ def _trimesh(path: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     try:
         mesh: Any = trimesh.load(path, force="mesh")
         return np.asarray(mesh.vertices, dtype=np.float64), np.asarray(mesh.faces, dtype=np.int64)
-    except (ValueError, IndexError, KeyError, AttributeError, TypeError) as error:
+    except (ValueError, IndexError, KeyError, AttributeError, TypeError, NotImplementedError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: not a readable mesh ({reason}); leave it out or mend it") from None
 

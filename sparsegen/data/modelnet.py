@@ -25,7 +25,7 @@ from sparsegen.data.arrays import one_size, unit_box
 from sparsegen.data.files import whole_file
 from sparsegen.data.formats import Format, formats
 from sparsegen.data.labels import class_names
-from sparsegen.data.reader import Finding, HDF5Reader, hdf5_keys, require, rows_of
+from sparsegen.data.reader import Finding, HDF5Reader, hdf5_keys, label_findings, require, rows_of
 from sparsegen.data.source import EventsSource
 from sparsegen.errors import DataError
 from sparsegen.events import Column, Events
@@ -51,7 +51,7 @@ class ModelNetReader(HDF5Reader):
             require(path, "normal", self.dataset("normal"), points.shape, "f")
         self.columns = _NORMALS if self.has_normals else ()
         names = path.with_name("shape_names.txt")
-        self.classes = tuple(json.loads(self.file.attrs.get("shape_names", "[]")))
+        self.classes = tuple(self.fact("shape_names") or ())
         if not self.classes:
             self.classes = tuple(names.read_text().split()) if names.exists() else class_names(self.array("label"))
         self.grid = unit_box(3)
@@ -82,10 +82,7 @@ class ModelNetReader(HDF5Reader):
 
     def findings(self) -> Iterator[Finding]:
         """Labels without a class."""
-        labels = self.labels()
-        for row in np.flatnonzero((labels < 0) | (labels >= len(self.classes))):
-            message = f"is {labels[row]}, but there are {len(self.classes)} classes"
-            yield Finding(str(self.path), "label", int(row), message)
+        yield from label_findings(self.path, "label", self.labels(), self.classes)
 
 
 def write_modelnet(source: EventsSource, path: Path, overwrite: bool = False) -> None:

@@ -69,7 +69,7 @@ class QuarkGluonReader(ArrayReader):
 
     def findings(self) -> Iterator[Finding]:
         """Labels that are neither 0 nor 1, and damage."""
-        yield from super().findings()
+        yield from self.damage()
         labels = self._labels
         if labels is None:
             yield Finding(str(self.path), "y", -1, "is missing", "copy or make the file again")

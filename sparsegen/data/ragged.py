@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from sparsegen.data.files import whole_file
 from sparsegen.data.formats import Format, formats
-from sparsegen.data.reader import Finding, HDF5Reader, require
+from sparsegen.data.reader import Finding, HDF5Reader, label_findings, require
 from sparsegen.data.source import EventsSource
 from sparsegen.errors import ConfigError, DataError, unknown_name
 from sparsegen.events import Column, Events
@@ -229,6 +229,10 @@ class RaggedReader(HDF5Reader):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         attributes = self.file.attrs
+        if attributes.get("format") != _FORMAT:
+            raise DataError(
+                f"{path}: none of sparsegen's own files; it has {', '.join(sorted(self.file)) or 'no keys'}"
+            )
         if not attributes.get("complete", False):
             raise DataError(f"{path}: incomplete, its writer did not finish; make the file again")
         if int(attributes["version"]) > _VERSION:
@@ -336,7 +340,8 @@ class RaggedReader(HDF5Reader):
         return digest
 
     def findings(self) -> Iterator[Finding]:
-        """Data sets that do not match their checksum."""
+        """Data sets that do not match their checksum, and labels without a class."""
+        yield from label_findings(self.path, "labels", self.labels(), self.classes)
         for key, expected in self.checksums.items():
             if self.digest(key).hexdigest() != expected:
                 yield Finding(str(self.path), key, -1, "does not match its checksum", "copy or make the file again")

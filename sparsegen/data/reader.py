@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -120,12 +121,19 @@ class HDF5Reader(Reader):
             try:
                 self._file, self._datasets = h5py.File(self.path, "r", rdcc_nbytes=CACHE_BYTES), {}
             except OSError as error:
-                raise DataError(f"{self.path}: not a readable HDF5 file ({error}); copy or make it again") from None
+                raise unreadable_hdf5(self.path, error) from None
             self._process = os.getpid()
         return self._file
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_file": None, "_datasets": {}, "_process": 0}
+
+    def fact(self, name: str) -> Any:
+        """An attribute of the file, JSON; None where it has none."""
+        try:
+            return json.loads(self.file.attrs.get(name, "null"))
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{self.path}: attribute {name} is damaged ({error}); make the file again") from None
 
     def dataset(self, key: str) -> h5py.Dataset:
         """A dataset that must exist."""
@@ -201,6 +209,21 @@ def _need_filters(path: Path, key: str, data: h5py.Dataset) -> None:
         except ImportError:
             what = f"{name.decode(errors='replace') or 'a filter'} ({code})"
             raise MissingExtraError("hdf5plugin", "filters", f"{path}: key {key!r} is stored with {what}; it") from None
+
+
+def unreadable_hdf5(path: Path, error: OSError) -> DataError:
+    """What to say of a path that HDF5 cannot open."""
+    if path.is_dir():
+        return DataError(f"{path}: is a folder; expected an HDF5 file")
+    reason = " ".join(str(error).split())
+    return DataError(f"{path}: not a readable HDF5 file ({reason}); copy or make it again")
+
+
+def label_findings(path: Path, key: str, labels: NDArray[np.int64] | None, classes: Sequence[str]) -> Iterator[Finding]:
+    """Labels that count no class."""
+    if labels is not None:
+        for row in np.flatnonzero((labels < 0) | (labels >= len(classes))):
+            yield Finding(str(path), key, int(row), f"is {labels[row]}, but there are {len(classes)} classes")
 
 
 def hdf5_keys(path: Path) -> set[str]:

@@ -283,7 +283,9 @@ def _positions(index: int | slice | Sequence[int] | NDArray[Any] | Tensor, n: in
         index = [index]
     if isinstance(index, slice):
         return np.arange(*index.indices(n), dtype=np.int64)
-    positions = np.asarray(index)
+    positions = np.atleast_1d(np.asarray(index))
+    if positions.size and positions.dtype.kind not in "iub":
+        raise IndexError(f"index {index!r}; expected integers, a slice or a mask")
     if positions.dtype == bool:
         if len(positions) != n:
             raise IndexError(f"a mask of {len(positions)} for {n} events")

@@ -215,6 +215,14 @@ def swap(key: str, change: Callable[[Any], Any]) -> Spoil:
     return spoil
 
 
+def text_attribute(name: str, value: str) -> Spoil:
+    def spoil(path: Path) -> None:
+        with h5py.File(path, "r+") as file:
+            file.attrs[name] = value
+
+    return spoil
+
+
 def put(key: str, index: Any, value: Any, field: str | None = None) -> Spoil:
     """One value exchanged in place; checksums of sparsegen's own files follow, so that the value alone is wrong."""
 
@@ -381,6 +389,8 @@ FAULTS = [
     fault("modelnet", "NaN", put("data", (5, 2, 0), np.nan), "x of row 5", "is nan", MEND),
     fault("modelnet", "label of no class", lambda path: (path.parent / "shape_names.txt").write_text("bed\nsofa\n"),
           "label of row 2", "is 2", "2 classes", MEND),
+    fault("modelnet", "names cut short", text_attribute("shape_names", "{oops"), "attribute shape_names is damaged",
+          "make the file again"),
     fault("modelnet", "zero events", none_left, "holds no events", "at least one"),
     fault("dense", "truncated", cut, *HDF5_CUT),
     fault("dense", "flipped bits", flip("images"), "images rows", "damaged", COPY),
@@ -389,6 +399,7 @@ FAULTS = [
     fault("dense", "rows disagree", fewer("labels"), "'labels' has shape (19,); expected (20)", AGAIN),
     fault("dense", "NaN", put("images", (5, 2, 3), np.nan), "intensity of row 5", "is nan", MEND),
     fault("dense", "negative", put("images", (6, 2, 3), -3), "intensity of row 6", "is -3", MEND),
+    fault("dense", "label of no class", put("labels", 3, -1), "labels of row 3", "is -1", "3 classes", MEND),
     fault("dense", "zero events", none_left, "holds no events", "at least one"),
     fault("quarkgluon", "truncated", cut, "not a readable NumPy archive", "copy or " + AGAIN),
     fault("quarkgluon", "missing key", remade(quarkgluon, y=None), "y is missing", COPY),
@@ -406,6 +417,11 @@ FAULTS = [
     fault("points", "wrong dtype", remade(points, points=np.ones((20, 9, 3), int)), "has shape (20, 9, 3)", "int64",
           "expected floats (N, P, 2 or 3)"),
     fault("points", "rows disagree", remade(points, labels=np.zeros(19, int)), "labels has 19 rows", "points has 20"),
+    fault("points", "label of no class", remade(points, labels=-np.arange(20)), "labels of row 1", "is -1", MEND),
+    fault("points", "labels are no numbers", remade(points, labels=np.full(20, "a")), "labels holds <U1 values",
+          "expected class indices"),
+    fault("points", "names are too few", remade(points, classes=np.array(["chair"])), "classes names 1",
+          "labels counts 2", "name them all"),
     fault("points", "NaN", remade(points, points=np.full((20, 9, 3), np.nan)), "x of row 0", "is nan", MEND),
     fault("points", "zero events", remade(points, points=np.zeros((0, 9, 3)), labels=np.zeros(0, int)),
           "holds no events", "at least one"),
@@ -520,3 +536,32 @@ def test_events_that_are_all_large_are_no_remark(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert data.open(tmp_path / "clouds.npy")[:].counts.tolist() == [70_000, 70_000]
+
+
+@pytest.mark.parametrize("what", ["an archive", "a table", "a folder", "an empty file"])
+def test_what_is_opened_as_another_format_ends_in_one_line(tmp_path: Path, what: str) -> None:
+    pytest.importorskip("trimesh")
+    pytest.importorskip("uproot")
+    path = tmp_path / "a"
+    if what == "an archive":
+        path = quarkgluon(tmp_path)
+    elif what == "a table":
+        path = jetnet(tmp_path)
+    elif what == "a folder":
+        path.mkdir()
+    else:
+        path.touch()
+    own = {"an archive": "quarkgluon", "a table": "jetnet"}.get(what)
+    for format in data.formats:
+        if format == own:
+            continue
+        with pytest.raises(DataError) as caught:
+            data.open(path, format)
+        assert str(caught.value).startswith(f"{path}: ")
+        assert "\n" not in str(caught.value)
+
+
+def test_one_name_is_as_good_as_a_list_of_one(tmp_path: Path) -> None:
+    path = lagan(tmp_path)
+    assert data.open(path, condition="jet_pt").conditions == ("jet_pt",)
+    assert data.open(path, classes="qcd")[:].ids.tolist() == list(range(0, 20, 2))

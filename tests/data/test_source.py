@@ -95,8 +95,11 @@ def test_indexing_is_that_of_numpy(opened: FileSource) -> None:
     for index in [3, -1, slice(10, 20), slice(None, None, -50), [5, 2, 5], torch.tensor([499, 0]), mask]:
         expected = np.atleast_1d(ids[index if not isinstance(index, torch.Tensor) else index.numpy()])
         assert opened[index].ids.tolist() == expected.tolist()
+    assert not len(opened[[]])
     with pytest.raises(IndexError, match="event 500 of 500"):
         opened[500]
+    with pytest.raises(IndexError, match=r"index 1\.5; expected integers"):
+        opened[1.5]  # type: ignore[index]
 
 
 def test_a_source_travels_to_another_process(opened: FileSource) -> None:
