@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +18,7 @@ from sparsegen.models.independent import IndependentHits
 from sparsegen.models.multiplicity import EmpiricalMultiplicity
 from sparsegen.models.priors import PRIORS
 from sparsegen.models.vae import VAE
+from sparsegen.options import check_options, parameters
 from sparsegen.registry import Registry
 
 __all__ = [
@@ -60,23 +60,24 @@ def build(model: Mapping[str, Any], network: Mapping[str, Any], schema: nets.Sch
         schema: Names and scales of the data.
 
     Raises:
-        ConfigError: An unknown name or option, or a budget that no width meets within 5 %.
+        ConfigError: An unknown name or option, an option of another type, or a budget that no width meets within 5 %.
     """
     options, family = dict(model), dict(network)
     kind = MODELS[options.pop("name")]
     if not kind.roles:
-        _check(f"option of model {model['name']}", options, _parameters(kind) - {"schema"})
+        check_options(f"model {model['name']}", options, kind, ("schema",))
         return kind(**{"schema": schema}, **options)
-    latent = int(options.pop("latent", 16))
-    _check(f"option of model {model['name']}", options, _parameters(kind) - set(kind.roles))
+    latent = options.pop("latent", 16)
+    if not isinstance(latent, int) or latent < 1:
+        raise ConfigError(f"option latent of model {model['name']}: {latent!r}; expected a whole number from 1")
+    check_options(f"model {model['name']}", options, kind, kind.roles)
     chosen = nets.FAMILIES[family["name"]]
     extra = {k: v for k, v in family.items() if k not in _NETWORK and v is not None}
-    takes = {role.kind: _parameters(getattr(chosen, role.kind)) for role in kind.roles.values()}
-    _check(
-        f"option of network {family['name']}",
-        extra,
-        set().union(*takes.values()) - {"schema", "latent"} | set(_NETWORK),
-    )
+    takes = {role.kind: parameters(getattr(chosen, role.kind)) for role in kind.roles.values()}
+    known = set().union(*takes.values()) - {"schema", "latent"} | set(_NETWORK)
+    for name in extra:
+        if name not in known:
+            raise ConfigError(unknown_name(f"option of network {family['name']}", name, known))
 
     def make(width: float, spectral_norm: str | None = None) -> Model:
         networks: dict[str, nn.Module] = {}
@@ -97,13 +98,3 @@ def build(model: Mapping[str, Any], network: Mapping[str, Any], schema: nets.Sch
         budget = family.get("parameters") or 200_000
         width = nets.match_budget(make, int(budget))
     return make(float(width), family.get("spectral_norm"))
-
-
-def _parameters(function: Any) -> set[str]:
-    return set(inspect.signature(function).parameters) - {"self"}
-
-
-def _check(kind: str, given: Mapping[str, Any], known: set[str]) -> None:
-    for name in given:
-        if name not in known:
-            raise ConfigError(unknown_name(kind, name, known))

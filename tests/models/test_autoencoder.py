@@ -217,5 +217,13 @@ def test_wrong_options_are_refused() -> None:
         autoencoder(data, activation=1)
     with pytest.raises(ConfigError, match="theta=-1; expected a positive angle"):
         autoencoder(data, name="aeot", theta=-1)
+    with pytest.raises(ConfigError, match=r"option theta of model aeot: 'wide'; expected float \| None"):
+        autoencoder(data, name="aeot", theta="wide")
+    with pytest.raises(ConfigError, match="option noise of model autoencoder: True; expected float"):
+        autoencoder(data, noise=True)
+    with pytest.raises(ConfigError, match=r"option steps of prior flow: 1\.5; expected int"):
+        autoencoder(data, prior={"name": "flow", "steps": 1.5})
+    with pytest.raises(ConfigError, match="option latent of model autoencoder: 'two'; expected a whole number"):
+        autoencoder(data, latent="two")
     with pytest.raises(ConfigError, match="unknown option of model aeot 'prior'"):
         autoencoder(data, name="aeot", prior="normal")

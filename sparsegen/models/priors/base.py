@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -10,7 +9,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from sparsegen.errors import ConfigError, DataError, unknown_name
+from sparsegen.errors import ConfigError, DataError
+from sparsegen.options import check_options
 from sparsegen.registry import Registry
 
 __all__ = ["PRIORS", "LatentPrior", "build_prior", "fitted", "fresh_seed"]
@@ -50,7 +50,7 @@ def build_prior(prior: str | Mapping[str, Any]) -> LatentPrior:
     """A law from its name, or from its name and options.
 
     Raises:
-        ConfigError: An unknown name or option.
+        ConfigError: An unknown name or option, or an option of another type.
 
     Example:
         >>> type(build_prior({"name": "mixture", "components": 8})).__name__
@@ -61,10 +61,7 @@ def build_prior(prior: str | Mapping[str, Any]) -> LatentPrior:
     if not isinstance(name, str):
         raise ConfigError(f"prior: expected a name, or keys and values with a name, got {prior!r}")
     kind = PRIORS[name]
-    known = inspect.signature(kind).parameters
-    for option in options:
-        if option not in known:
-            raise ConfigError(unknown_name(f"option of prior {name}", str(option), known))
+    check_options(f"prior {name}", options, kind)
     return kind(**options)
 
 
