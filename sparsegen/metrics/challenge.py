@@ -61,10 +61,11 @@ def _net(inputs: int, width: int, generator: torch.Generator) -> nn.Sequential:
     # The published code counts its two hidden layers after the one that takes the features in.
     sizes = (inputs, width, width, width)
     layers: list[nn.Module] = []
-    for a, b in pairwise(sizes):
-        layers += [nn.Linear(a, b), nn.LeakyReLU(0.01)]
-    net = nn.Sequential(*layers, nn.Linear(width, 1)).double()
-    with torch.no_grad():
+    # Layers draw weights when they are made: the caller's random state is not theirs to use.
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        for a, b in pairwise(sizes):
+            layers += [nn.Linear(a, b), nn.LeakyReLU(0.01)]
+        net = nn.Sequential(*layers, nn.Linear(width, 1)).double()
         for parameter, fan in _fans(net):
             parameter.uniform_(-1 / math.sqrt(fan), 1 / math.sqrt(fan), generator=generator)
     return net

@@ -158,14 +158,15 @@ class Classifier:
 
 def _perceptron(inputs: int, width: int, outputs: int, generator: torch.Generator) -> nn.Sequential:
     """Linear layers with leaky ReLU between, drawn from the generator."""
-    net = nn.Sequential(
-        nn.Linear(inputs, width),
-        nn.LeakyReLU(0.1),
-        nn.Linear(width, width),
-        nn.LeakyReLU(0.1),
-        nn.Linear(width, outputs),
-    )
-    with torch.no_grad():
+    # Layers draw weights when they are made: the caller's random state is not theirs to use.
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        net = nn.Sequential(
+            nn.Linear(inputs, width),
+            nn.LeakyReLU(0.1),
+            nn.Linear(width, width),
+            nn.LeakyReLU(0.1),
+            nn.Linear(width, outputs),
+        )
         for layer in net:
             if isinstance(layer, nn.Linear):
                 bound = 1 / math.sqrt(layer.in_features)

@@ -318,8 +318,8 @@ def frechet(
         generated: Generated events.
         reference: Real events.
         features: Events -> ``(B, F)``: your own, or the fixed description of :func:`summary_features`.
-        protocol: A :class:`Protocol` or its name; its resamples, pairs and treatment of invalid events matter.
-        seed: Of resamples and splits.
+        protocol: A :class:`Protocol` or its name; its pairs and treatment of invalid events matter.
+        seed: Of splits.
     """
     setting = resolve(protocol)
     pair = collect_pair(generated, reference, features, invalid=setting.invalid)

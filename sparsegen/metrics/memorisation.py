@@ -74,6 +74,7 @@ def memorisation(
         "name": "nearest-neighbour",
         "events": [len(ours), len(held), len(seen)],
         "features": list(sample.names),
+        "reference_invalid": other.invalid,
         "seed": seed,
         "copies": float((near < 1e-6).mean()),
         "error": f"bootstrap over events, {setting.resamples} resamples",

@@ -18,7 +18,7 @@ class Protocol:
         events: Events a batch on each side; None takes both samples whole, once.
         batches: Batches whose mean and standard deviation are value and error; used with ``events``.
         replace: Whether batches are drawn with replacement.
-        resamples: Resamples behind the error of a whole-sample value.
+        resamples: Resamples behind the error of a whole-sample value, where it has no closed form.
         pairs: Real-against-real pairs behind the floor.
         invalid: What to do with events that are not finite, have negative energy or no hits: ``leave_out`` (and count
             them) or ``raise``.
