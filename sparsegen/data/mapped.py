@@ -1,8 +1,9 @@
 """Arrays of files that are read where they lie, not loaded.
 
 A plain array is mapped in place. A compressed one is inflated once, in a stream, into a temporary file without a name,
-which is mapped instead and goes when its last user does; a small one is held in memory. A process that is given a
-pickled array maps the temporary file of the process that inflated it, for as long as that one lives.
+which is mapped instead and goes when its last user does; a small one is held in memory. Readers of one process share
+it. A process that is given a pickled array maps the temporary file of the process that inflated it, for as long as that
+one lives.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import IO, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from sparsegen.data.files import stamp
 from sparsegen.errors import DataError
 
 __all__ = ["Loaded", "MappedArray", "inflated", "mapped", "values_of"]
@@ -41,12 +43,23 @@ class MappedArray:
     Args:
         load: Gives the array, and the temporary file that it lies in if there is one; a function of a module's top
             level, so that other processes can be given it.
-        arguments: What ``load`` is called with.
+        path: What ``load`` is called with first: the file.
+        arguments: And what else.
     """
 
-    def __init__(self, load: Callable[..., Loaded], *arguments: Any) -> None:
-        self._how = load, arguments
-        self._take(load(*arguments))
+    values: NDArray[Any]
+    _file: IO[bytes] | None
+
+    def __init__(self, load: Callable[..., Loaded], path: Path, *arguments: Any) -> None:
+        self._how = load, (path, *arguments)
+        key = (load, stamp(path), *arguments)
+        self._owner = _living.get(key)
+        if self._owner is None:
+            self._take(load(path, *arguments))
+            _living[key] = self
+        else:
+            # Which closes the temporary file, and lives as long as this does
+            self.values, self._file = self._owner.values, self._owner._file
 
     def _take(self, loaded: Loaded) -> None:
         self.values, self._file = loaded
@@ -74,6 +87,9 @@ class MappedArray:
         load, arguments = self._how
         found = _elsewhere(*state["_place"]) if "_place" in state else None
         self._take(found or load(*arguments))
+
+
+_living: weakref.WeakValueDictionary[tuple[Any, ...], MappedArray] = weakref.WeakValueDictionary()
 
 
 def values_of(loaded: Loaded) -> NDArray[Any]:

@@ -109,6 +109,29 @@ def test_a_spawned_worker_reads_the_temporary_file_of_its_parent(
 
 
 @pytest.mark.usefixtures("small_memory")
+@pytest.mark.parametrize("make", INFLATED)
+def test_readers_of_one_process_share_what_was_inflated_until_the_file_changes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, make: Callable[[Path], Path]
+) -> None:
+    path = make(tmp_path / "a")
+    first = data.open(path)
+    expected = first[5:9]
+    caplog.clear()
+    second = data.open(path)
+    del first
+    # Labels are small outside of this test, and read anew
+    assert not [record for record in caplog.records if "'labels'" not in record.getMessage()]
+    assert torch.equal(second[5:9].features, expected.features)
+    assert torch.equal(pickle.loads(pickle.dumps(second))[5:9].features, expected.features)
+    path.unlink()
+    exchanged = make(tmp_path / "a")
+    os.utime(exchanged, ns=(0, 0))
+    caplog.clear()
+    data.open(exchanged)
+    assert "inflated into" in caplog.text
+
+
+@pytest.mark.usefixtures("small_memory")
 def test_a_pickled_source_outlives_the_process_that_inflated_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
