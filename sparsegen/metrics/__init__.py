@@ -20,9 +20,11 @@ from sparsegen.metrics.classifier import Classifier, auc, classifier_auc, incept
 from sparsegen.metrics.cost import expected_seconds, machine_factor
 from sparsegen.metrics.efp import EFPS_D4, efps
 from sparsegen.metrics.evaluate import GROUPS, applicable, evaluate
+from sparsegen.metrics.extrapolation import frechet_infinity
 from sparsegen.metrics.features import FeatureSample, Moments
 from sparsegen.metrics.fpnd import ParticleNet, ReferenceStatistics, fit_reference, fpnd, load_published
-from sparsegen.metrics.frechet import fpd, frechet, frechet_distance, frechet_infinity
+from sparsegen.metrics.frechet import fpd, frechet
+from sparsegen.metrics.gaussians import frechet_distance
 from sparsegen.metrics.images import laplace_variance, sharpness, w1_cells
 from sparsegen.metrics.jets import cov_jets, cov_mmd, energy_movers_distance, mmd_jets, w1efp, w1m, w1p
 from sparsegen.metrics.kernel_mmd import kpd, polynomial_mmd

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from sparsegen.errors import ConfigError, DataError
 from sparsegen.events import Events
 from sparsegen.metrics.features import Moments
-from sparsegen.metrics.frechet import frechet_distance
+from sparsegen.metrics.gaussians import frechet_distance
 from sparsegen.metrics.inputs import EventsLike, jet_view, portions, valid_events, warn_small
 from sparsegen.metrics.protocol import Protocol, resolve
 from sparsegen.result import Result

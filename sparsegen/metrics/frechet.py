@@ -11,27 +11,25 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import nnls
+from numpy.typing import NDArray
 
-from sparsegen.errors import DataError
 from sparsegen.events import Events
 from sparsegen.metrics.efp import efps
+from sparsegen.metrics.extrapolation import Draws, batch_moments, frechet_infinity
 from sparsegen.metrics.features import (
-    BLOCK,
     EventsOrFeatures,
     Features,
     FeatureSample,
-    Moments,
     Spilled,
     check_pair,
     collect_pair,
 )
+from sparsegen.metrics.gaussians import MeanAndCovariance, linear_frechet
 from sparsegen.metrics.inputs import warn_small
 from sparsegen.metrics.metric import TooFewError, metric
 from sparsegen.metrics.observables import summary_features
@@ -39,197 +37,14 @@ from sparsegen.metrics.protocol import Protocol, resolve
 from sparsegen.metrics.resampling import scale_variance, split_halves, squared_error
 from sparsegen.result import Result
 
-__all__ = [
-    "ERROR",
-    "Linear",
-    "efp_features",
-    "fpd",
-    "frechet",
-    "frechet_distance",
-    "frechet_infinity",
-    "linear_frechet",
-]
+__all__ = ["ERROR", "efp_features", "fpd", "frechet"]
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
-MeanAndCovariance = tuple[Array, Array]
 
-ROWS = 2048
-"""Rows whose products are formed at a time."""
-RANK = 1e-6
-"""Standard deviations, over the largest, below which a direction counts as constant."""
 ERROR = "delta method, and a part of its mean between real samples"
 PUBLISHED = {"jetnet0.2": 20_000, "calochallenge": 10_000}
 """The smallest batch of the published protocols."""
-
-
-def frechet_distance(mean_1: ArrayLike, cov_1: ArrayLike, mean_2: ArrayLike, cov_2: ArrayLike) -> float:
-    r"""Squared Fréchet distance of two Gaussians.
-
-    With :math:`\Sigma_i = L_i L_i^T` the trace of the root is the sum of the singular values of :math:`L_1^T L_2`: no
-    product of covariances is formed, so that singular ones are no special case and equal ones give zero.
-
-    Example:
-        >>> frechet_distance([0.0], [[4.0]], [3.0], [[1.0]])
-        10.0
-    """
-    m1, m2 = (np.atleast_1d(np.asarray(m, dtype=np.float64)) for m in (mean_1, mean_2))
-    s1, s2 = (np.atleast_2d(np.asarray(s, dtype=np.float64)) for s in (cov_1, cov_2))
-    if m1.shape != m2.shape or s1.shape != s2.shape or s1.shape != (len(m1), len(m1)):
-        raise DataError(
-            f"frechet_distance: means {m1.shape} and {m2.shape}, covariances {s1.shape} and {s2.shape}; "
-            "expected (F,) and (F, F) on both sides"
-        )
-    overlap = np.linalg.svd(_factor(s1)[0].T @ _factor(s2)[0], compute_uv=False).sum()
-    step = m1 - m2
-    return float(step @ step + np.trace(s1) + np.trace(s2) - 2 * overlap)
-
-
-def _factor(covariance: Array) -> tuple[Array, Array]:
-    """``L`` with ``L L^T`` the covariance, whose rounding below zero is cut, and its pseudo-inverse."""
-    values, vectors = np.linalg.eigh(covariance)
-    roots = np.sqrt(np.maximum(values, 0))
-    seen = roots > RANK * roots.max()
-    return vectors * roots, (vectors * np.divide(1.0, roots, out=np.zeros_like(roots), where=seen)).T
-
-
-def _moments(x: Array) -> MeanAndCovariance:
-    found = Moments().update(x)
-    return found.mean, found.covariance
-
-
-def frechet_infinity(
-    generated: Array,
-    reference: Array,
-    *,
-    smallest: int = 20_000,
-    largest: int = 50_000,
-    points: int = 10,
-    batches: int = 20,
-    seed: int = 42,
-) -> tuple[float, float]:
-    """The Fréchet distance extrapolated to infinite batches, linearly in one over the batch size.
-
-    Batches are drawn with replacement; intercept and slope are not negative. The defaults, the order of the draws and
-    the error (that of the fitted intercept) are those of the published definition, so that equal features and seeds
-    give equal numbers.
-
-    Args:
-        generated: ``(n, F)`` features.
-        reference: ``(m, F)`` features.
-        smallest: Smallest batch.
-        largest: Largest batch.
-        points: Batch sizes between them, equally spaced in their inverse.
-        batches: Batches of each size.
-        seed: Of the draws.
-
-    Returns:
-        The intercept and its error.
-    """
-    draws = Draws(len(generated), len(reference), smallest, largest, points, batches, seed)
-    return draws.extrapolate(
-        batch_moments(blocks_of(generated), draws.generated), batch_moments(blocks_of(reference), draws.reference)
-    )
-
-
-@dataclass(frozen=True)
-class Draws:
-    """The batches behind an extrapolated distance, drawn anew each time that they are asked for: none is kept.
-
-    Args:
-        n: Generated rows to draw from.
-        m: Reference rows.
-        smallest: Smallest batch.
-        largest: Largest batch.
-        points: Batch sizes.
-        batches: Batches of each size.
-        seed: Of the draws.
-    """
-
-    n: int
-    m: int
-    smallest: int
-    largest: int
-    points: int
-    batches: int
-    seed: int
-
-    @property
-    def sizes(self) -> NDArray[np.int32]:
-        """The batch sizes."""
-        return (1 / np.linspace(1.0 / self.smallest, 1.0 / self.largest, self.points)).astype(np.int32)
-
-    def _pairs(self) -> Iterator[tuple[Index, Index]]:
-        rng = np.random.default_rng(self.seed)
-        for size in np.repeat(self.sizes, self.batches):
-            theirs = rng.choice(self.m, size=size)
-            yield rng.choice(self.n, size=size), theirs
-
-    def generated(self) -> Iterator[Index]:
-        """Generated rows of each batch."""
-        return (ours for ours, _ in self._pairs())
-
-    def reference(self) -> Iterator[Index]:
-        """Reference rows of each batch."""
-        return (theirs for _, theirs in self._pairs())
-
-    def extrapolate(
-        self, generated: list[MeanAndCovariance], reference: list[MeanAndCovariance]
-    ) -> tuple[float, float]:
-        """The distance of infinite batches and its error, from the moments of each batch."""
-        values = [frechet_distance(*ours, *theirs) for ours, theirs in zip(generated, reference, strict=True)]
-        return _intercept(1.0 / self.sizes, np.mean(np.reshape(values, (self.points, self.batches)), axis=1))
-
-
-def blocks_of(rows: Array) -> Iterator[Array]:
-    """Rows in blocks."""
-    return (rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK))
-
-
-def batch_moments(blocks: Iterable[Array], drawn: Callable[[], Iterator[Index]]) -> list[MeanAndCovariance]:
-    """Mean and unbiased covariance of each of many batches of rows, in one pass over the rows.
-
-    Args:
-        blocks: All rows, ``(rows, F)`` at a time.
-        drawn: Gives the row numbers of batch after batch, the same each time.
-    """
-    start, sums, centre = 0, np.zeros(()), np.zeros(())
-    for block in blocks:
-        if start == 0:
-            # Sums of squares about a place near the mean lose nothing.
-            centre = block.mean(0)
-            first, second = np.triu_indices(len(centre))
-        counts = np.stack([_counted(rows, start, len(block)) for rows in drawn()])
-        for part in range(0, len(block), ROWS):
-            rows = slice(part, part + ROWS)
-            shifted = block[rows] - centre
-            terms = np.concatenate([np.ones((len(shifted), 1)), shifted, shifted[:, first] * shifted[:, second]], 1)
-            sums = sums + counts[:, rows].astype(np.float64) @ terms
-        start += len(block)
-    found = []
-    width = len(centre)
-    for row in sums:
-        n, step = row[0], row[1 : width + 1] / row[0]
-        covariance = np.empty((width, width))
-        covariance[first, second] = covariance[second, first] = row[width + 1 :]
-        found.append((centre + step, (covariance - n * np.outer(step, step)) / (n - 1)))
-    return found
-
-
-def _counted(rows: Index, start: int, length: int) -> NDArray[np.int32]:
-    """How often each row of a block is drawn."""
-    here = rows - start
-    return np.bincount(here[(here >= 0) & (here < length)], minlength=length).astype(np.int32)
-
-
-def _intercept(x: Array, y: Array) -> tuple[float, float]:
-    """Intercept of the line through points with neither intercept nor slope below zero, and its error."""
-    design = np.stack([np.ones_like(x), x], 1)
-    # nnls wants columns of like size.
-    scale = np.array([1.0, x.max()])
-    (intercept, _), residual = nnls(design / scale, y)
-    variance = residual**2 / max(len(x) - 2, 1) * np.linalg.inv(design.T @ design)[0, 0]
-    return float(intercept), math.sqrt(max(variance, 0.0))
 
 
 def efp_features(events: Events) -> Array:
@@ -243,48 +58,6 @@ def _scaled(pair: tuple[FeatureSample, FeatureSample], by: str) -> tuple[Array, 
     scale = np.abs(reference).max(0) if by == "maximum" else reference.std(0)
     scale = np.where(scale == 0, 1.0, scale)
     return generated / scale, reference / scale
-
-
-class Linear(NamedTuple):
-    """A squared distance of two samples and how it answers to them."""
-
-    value: float
-    variance: float
-    """Of the value, by the delta method."""
-    by_scale: Array
-    """Derivative by the logarithm of each feature's scale ``(F,)``."""
-
-
-def linear_frechet(x: Array, y: Array, *, own_scale: bool = False) -> Linear:
-    r"""The Fréchet distance and its variance from each event's influence.
-
-    With the transport map :math:`A \Sigma_1 A = \Sigma_2` an event x of the first side moves the distance by
-    :math:`(2 (\mu_1 - \mu_2)^T \tilde x + \tilde x^T (1 - A) \tilde x) / n` less its mean, where
-    :math:`\tilde x = x - \mu_1`, and one of the second side likewise with the inverse map.
-
-    Args:
-        x: ``(n, F)``.
-        y: ``(m, F)``.
-        own_scale: Features are in units of their spread over y, which then moves with y.
-    """
-    n, m = len(x), len(y)
-    (m1, s1), (m2, s2) = _moments(x), _moments(y)
-    (l1, inverse1), (l2, inverse2) = _factor(s1), _factor(s2)
-    u, overlap, vt = np.linalg.svd(l1.T @ l2)
-    one = np.eye(len(m1))
-    there, back = one - l2 @ vt.T @ u.T @ inverse1, one - l1 @ u @ vt @ inverse2
-    step = m1 - m2
-    value = float(step @ step + np.trace(s1) + np.trace(s2) - 2 * overlap.sum())
-    by_scale = -2 * (step**2 + np.diag(there @ s1) + np.diag(back @ s2))
-    spread = np.diag(s2)
-    by_square = by_scale / np.where(spread > 0, 2 * spread, 1.0) if own_scale else np.zeros_like(spread)
-    variance = _variance(x - m1, 2 * step, there, n) + _variance(y - m2, -2 * step, back + np.diag(by_square), m)
-    return Linear(value, variance, by_scale)
-
-
-def _variance(centred: Array, linear: Array, square: Array, n: int) -> float:
-    """Variance of the mean over rows of a quadratic form of theirs."""
-    return float((centred @ linear + ((centred @ square) * centred).sum(1)).var(ddof=1)) / n
 
 
 def _between_reals(

@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from sparsegen.errors import DataError
 from sparsegen.metrics.features import EventsOrFeatures, Features, collect_pair
-from sparsegen.metrics.frechet import ERROR, Linear, efp_features
+from sparsegen.metrics.frechet import ERROR, efp_features
+from sparsegen.metrics.gaussians import Linear
 from sparsegen.metrics.inputs import warn_small
 from sparsegen.metrics.metric import TooFewError, metric
 from sparsegen.metrics.protocol import Protocol, resolve

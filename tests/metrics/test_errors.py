@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from sparsegen.metrics.frechet import linear_frechet
+from sparsegen.metrics.gaussians import linear_frechet
 from sparsegen.metrics.kernel_mmd import linear_mmd, polynomial_mmd
 from sparsegen.metrics.resampling import scale_variance, squared_error
 from sparsegen.metrics.wasserstein import Pair

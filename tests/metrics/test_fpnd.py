@@ -13,7 +13,7 @@ from sparsegen.metrics.fpnd import (
     load_published,
     published_scaling,
 )
-from sparsegen.metrics.frechet import frechet_distance
+from sparsegen.metrics.gaussians import frechet_distance
 
 pytestmark = pytest.mark.filterwarnings("ignore::sparsegen.metrics.SmallSampleWarning")
 

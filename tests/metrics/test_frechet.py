@@ -11,8 +11,9 @@ from scipy.optimize import curve_fit
 from sparsegen import metrics
 from sparsegen.errors import DataError
 from sparsegen.metrics import features as features_module
+from sparsegen.metrics.extrapolation import batch_moments, frechet_infinity
 from sparsegen.metrics.features import Moments
-from sparsegen.metrics.frechet import PUBLISHED, batch_moments, efp_features, frechet_infinity
+from sparsegen.metrics.frechet import PUBLISHED, efp_features
 
 small = pytest.mark.filterwarnings("ignore::sparsegen.metrics.SmallSampleWarning")
 
