@@ -29,7 +29,7 @@ class SinkhornResult:
 
     Args:
         value: The minimum of the entropic problem ``(B,)``; carries the gradient.
-        cost: What the plan pays, ``<P, C>`` ``(B,)``; carries the gradient at a fixed plan, which is the same.
+        cost: What the plan pays, ``<P, C>`` ``(B,)``; its gradient is that of the value, taken at a fixed plan.
         plan: ``(B, N, M)``, without gradient.
         f: Potential of the rows ``(B, N)``, without gradient.
         g: Potential of the columns ``(B, M)``, without gradient; (f, g) starts the next call warm.
