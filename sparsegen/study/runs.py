@@ -105,7 +105,9 @@ def conditions_for(
     if like is not None:
         if asked is not None:
             raise ConfigError("sample: conditions by --condition or --like, not both")
-        events = data.open(like, condition=names, classes=config.classes or ())[:]
+        # Of labelled events those of the run's classes; what was generated has no labels.
+        labelled = bool(data.open(like, condition=names).classes)
+        events = data.open(like, condition=names, classes=(config.classes or ()) if labelled else ())[:]
         assert events.condition is not None
         return events.condition[torch.arange(len(events) if n is None else n) % len(events)]
     assert asked is not None and n is not None

@@ -18,6 +18,8 @@ from sparsegen import data
 from sparsegen.cli import main
 from sparsegen.data import RaggedWriter
 from sparsegen.models import PRIORS
+from sparsegen.study.runs import conditions_for
+from sparsegen.training import DataConfig
 
 Refuses = Callable[..., None]
 SHAPE = [9, 4, 3]
@@ -130,6 +132,19 @@ def test_conditions_that_cannot_be_had_are_refused(folder: Path, trained: Path, 
     refuses("not both", *given, "incident_energy=3000", "--like", folder / "test.h5")
     refuses("unknown condition 'incident_energy'", *sample, "--like", "pythia-jets:test")
     assert not (folder / "no.h5").exists()
+
+
+def test_labelled_events_give_the_conditions_of_the_run_s_classes_and_generated_ones_all_of_theirs(
+    tmp_path: Path,
+) -> None:
+    config = DataConfig("pythia-jets", classes=("quark", "top"), condition=("type",))
+    found = conditions_for(config, None, like="pythia-jets:test")
+    assert found is not None and set(found[:, 0].tolist()) == {1.0, 2.0}
+    with RaggedWriter(tmp_path / "made.h5") as writer:
+        writer.append(data.open("pythia-jets:test", condition=["type"])[:20])
+    again = conditions_for(config, 50, like=str(tmp_path / "made.h5"))
+    kept = data.open("pythia-jets:test", condition=["type"])[:20].condition
+    assert again is not None and kept is not None and torch.equal(again, kept.repeat(3, 1)[:50])
 
 
 def test_an_angle_that_rejects_everything_is_refused_with_what_others_accept(
