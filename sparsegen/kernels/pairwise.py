@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -18,6 +19,10 @@ from sparsegen.kernels.ragged import chunks, flat_points, pad, shared_dtype, squ
 __all__ = ["pairwise_chamfer"]
 
 _ENGINES = ("native", "kdtree", "torch")
+_LEAF = 40
+"""Points of a leaf: with more, whole vectors are compared; with fewer, more of them are left out."""
+_TREE_POINTS = 64
+"""Points of a cloud, on the mean, from which on a tree is the faster fallback."""
 
 
 def pairwise_chamfer(
@@ -45,7 +50,8 @@ def pairwise_chamfer(
         b_offsets: ``(B + 1,)``.
         squared: Average squared distances, or distances.
         period: Length of each axis that wraps, ``inf`` for one that does not.
-        engine: ``native`` (CPU), ``kdtree`` (scipy; not periodic), ``torch`` (any device), or ``auto``.
+        engine: ``native`` (CPU), ``kdtree`` (scipy; not periodic), ``torch`` (any device), or ``auto``:
+            native where it can be, else the faster of the two others.
 
     Returns:
         ``F`` and ``G``, each ``(A, B)`` float64.
@@ -70,7 +76,8 @@ def pairwise_chamfer(
     if a.shape[1] != b.shape[1]:
         raise DataError(f"pairwise_chamfer: both sides must agree in axes, got {a.shape[1]} and {b.shape[1]}")
     wrap = period_argument(None if period is None else tuple(period), a.shape[1], dtype)
-    engine = resolve(engine, _ENGINES, (a, b), "torch")
+    tree = wrap is None and _prefers_tree(a, a_offsets) and _prefers_tree(b, b_offsets)
+    engine = resolve(engine, _ENGINES, (a, b), "kdtree" if tree else "torch")
     if engine == "torch":
         return _torch(a, a_offsets, b, b_offsets, wrap, squared)
     if engine == "kdtree":
@@ -100,6 +107,12 @@ def pairwise_chamfer(
     return forward, backward
 
 
+def _prefers_tree(points: Tensor, offsets: Tensor) -> bool:
+    """Whether a tree beats comparing all pairs of points; one refuses NaN, which must come to its own end."""
+    few_axes = points.device.type == "cpu" and points.shape[1] <= 3
+    return few_axes and len(points) >= _TREE_POINTS * (len(offsets) - 1) and bool(points.isfinite().all())
+
+
 def _torch(
     a: Tensor, a_offsets: Tensor, b: Tensor, b_offsets: Tensor, period: Tensor | None, squared: bool
 ) -> tuple[Tensor, Tensor]:
@@ -122,28 +135,40 @@ def _torch(
 
 
 def _kdtree(a: Tensor, a_offsets: Tensor, b: Tensor, b_offsets: Tensor, squared: bool) -> tuple[Tensor, Tensor]:
-    x, y = (_clouds(points, offsets) for points, offsets in ((a, a_offsets), (b, b_offsets)))
-    forward = torch.zeros(len(x), len(y), dtype=torch.float64)
-    backward = torch.zeros_like(forward)
-    for i, (points, tree) in enumerate(x):
-        for j, (others, other_tree) in enumerate(y):
-            forward[i, j] = _to_tree(points, other_tree, squared)
-            backward[i, j] = _to_tree(others, tree, squared)
+    x, x_trees = _clouds(a, a_offsets)
+    if a is b:
+        forward = _to_trees(x, a_offsets, x_trees, squared)
+        return forward.to(a.device), forward.T.contiguous().to(a.device)
+    y, y_trees = _clouds(b, b_offsets)
+    forward = _to_trees(x, a_offsets, y_trees, squared)
+    backward = _to_trees(y, b_offsets, x_trees, squared).T.contiguous()
     return forward.to(a.device), backward.to(a.device)
 
 
-def _clouds(points: Tensor, offsets: Tensor) -> list[tuple[NDArray[np.float64], cKDTree | None]]:
-    clouds = [cloud.numpy() for cloud in points.cpu().double().split(offsets.diff().tolist())]
-    return [(cloud, cKDTree(cloud) if len(cloud) else None) for cloud in clouds]
+def _clouds(points: Tensor, offsets: Tensor) -> tuple[NDArray[np.float64], list[cKDTree | None]]:
+    """All points, those of a cloud in the order of its tree's leaves, so that one search follows where another went."""
+    ordered = points.cpu().double().numpy().copy()
+    trees: list[cKDTree | None] = []
+    for start, stop in itertools.pairwise(offsets.tolist()):
+        tree = cKDTree(ordered[start:stop].copy(), leafsize=_LEAF) if stop > start else None
+        if tree is not None:
+            ordered[start:stop] = tree.data[tree.indices]
+        trees.append(tree)
+    return ordered, trees
 
 
-def _to_tree(points: NDArray[np.float64], tree: cKDTree | None, squared: bool) -> float:
-    if len(points) == 0:
-        return 0.0
-    if tree is None:
-        return math.inf
-    distance = tree.query(points)[0]
-    return float((distance**2 if squared else distance).mean())
+def _to_trees(points: NDArray[np.float64], offsets: Tensor, trees: list[cKDTree | None], squared: bool) -> Tensor:
+    """Mean distance of each cloud's points to each tree's ``(clouds, trees)``."""
+    counts = offsets.diff().cpu()
+    cloud = torch.repeat_interleave(counts).numpy()
+    means = np.full((len(counts), len(trees)), math.inf)
+    for column, tree in enumerate(trees):
+        if tree is not None:
+            distance = tree.query(points)[0]
+            sums = np.bincount(cloud, distance * distance if squared else distance, minlength=len(counts))
+            means[:, column] = sums / counts.clamp(min=1).numpy()
+    means[(counts == 0).numpy()] = 0.0
+    return torch.from_numpy(means)
 
 
 def _mean(squares: Tensor, real: Tensor, squared: bool) -> Tensor:
