@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor
 
@@ -135,40 +133,35 @@ def _torch(
 
 
 def _kdtree(a: Tensor, a_offsets: Tensor, b: Tensor, b_offsets: Tensor, squared: bool) -> tuple[Tensor, Tensor]:
-    x, x_trees = _clouds(a, a_offsets)
+    forward = _to_trees(a, a_offsets, _trees(b, b_offsets), squared)
     if a is b:
-        forward = _to_trees(x, a_offsets, x_trees, squared)
         return forward.to(a.device), forward.T.contiguous().to(a.device)
-    y, y_trees = _clouds(b, b_offsets)
-    forward = _to_trees(x, a_offsets, y_trees, squared)
-    backward = _to_trees(y, b_offsets, x_trees, squared).T.contiguous()
+    backward = _to_trees(b, b_offsets, _trees(a, a_offsets), squared).T.contiguous()
     return forward.to(a.device), backward.to(a.device)
 
 
-def _clouds(points: Tensor, offsets: Tensor) -> tuple[NDArray[np.float64], list[cKDTree | None]]:
-    """All points, those of a cloud in the order of its tree's leaves, so that one search follows where another went."""
-    ordered = points.cpu().double().numpy().copy()
-    trees: list[cKDTree | None] = []
-    for start, stop in itertools.pairwise(offsets.tolist()):
-        tree = cKDTree(ordered[start:stop].copy(), leafsize=_LEAF) if stop > start else None
-        if tree is not None:
-            ordered[start:stop] = tree.data[tree.indices]
-        trees.append(tree)
-    return ordered, trees
+def _trees(points: Tensor, offsets: Tensor) -> list[cKDTree | None]:
+    clouds = points.cpu().double().split(offsets.diff().tolist())
+    return [cKDTree(cloud.numpy(), leafsize=_LEAF) if len(cloud) else None for cloud in clouds]
 
 
-def _to_trees(points: NDArray[np.float64], offsets: Tensor, trees: list[cKDTree | None], squared: bool) -> Tensor:
+def _to_trees(points: Tensor, offsets: Tensor, trees: list[cKDTree | None], squared: bool) -> Tensor:
     """Mean distance of each cloud's points to each tree's ``(clouds, trees)``."""
     counts = offsets.diff().cpu()
-    cloud = torch.repeat_interleave(counts).numpy()
-    means = np.full((len(counts), len(trees)), math.inf)
+    means = torch.full((len(counts), len(trees)), math.inf, dtype=torch.float64)
+    means[counts == 0] = 0.0
+    if not len(points):
+        return means
+    # Points of all clouds in one order of place: each search takes the way of the one before
+    flat = points.cpu().double().numpy()
+    order = cKDTree(flat).indices
+    flat, cloud = flat[order], torch.repeat_interleave(counts).numpy()[order]
     for column, tree in enumerate(trees):
         if tree is not None:
-            distance = tree.query(points)[0]
+            distance = tree.query(flat)[0]
             sums = np.bincount(cloud, distance * distance if squared else distance, minlength=len(counts))
-            means[:, column] = sums / counts.clamp(min=1).numpy()
-    means[(counts == 0).numpy()] = 0.0
-    return torch.from_numpy(means)
+            means[:, column] = torch.from_numpy(sums) / counts.clamp(min=1)
+    return means
 
 
 def _mean(squares: Tensor, real: Tensor, squared: bool) -> Tensor:
