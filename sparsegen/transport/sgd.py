@@ -93,6 +93,8 @@ class AveragedSGD:
             self.search = best_search(self.targets, self.source, self.iterate, generator)
         # steps count as much as samples: half the targets, but large enough to keep the machine busy
         rows = max(1, max(32, min(512, n // 2), n // 4) // self.search.images)
+        # points are multiplied four at a time
+        rows -= rows % 4 if rows > 4 else 0
         batch = rows * self.search.images
         # errors that are smooth over many cells fade slowly in few dimensions
         first = 0.4 + 1.5 / self.source.dim
